@@ -1,0 +1,192 @@
+"""How many machines may be down at once, and whether one more may be.
+
+A machine counts once per budget, whether it is down by itself or claimed.  Claims on all the
+budgets that select a machine are taken together or not at all; the commit checks each budget's
+version again, so that two groups planned at once cannot share one last place.
+
+Rounding: a percentage of `max_down` rounds down but never below one (a small group would be held
+for ever); a percentage of `min_available` rounds up.  Source: sheet os-image §2.4 step 4, §12
+(Cluster API), docs/adr/0003.
+"""
+
+from collections.abc import Iterable, Mapping
+from datetime import datetime, timedelta
+
+from upkeep.core.model import (
+    Budget,
+    Claim,
+    Health,
+    Hold,
+    HoldReason,
+    Lifecycle,
+    Machine,
+    MachineId,
+    Priority,
+    RolloutId,
+    System,
+)
+
+# Work held on a budget for so long is served before newer work of other groups.
+STARVED_AFTER = timedelta(hours=1)
+
+
+def percent_down(percent: int, *, size: int) -> int:
+    """Machines that `percent` of `size` allows, rounded down, never below one.
+
+    E.g. 20 % of 6 is 1, of 10 is 2, of 20 is 4, of 4 is 1.
+    """
+    assert 0 <= percent <= 100
+    assert size >= 0
+    return max(1, size * percent // 100)
+
+
+def allowed_down(budget: Budget, *, zone: str = "") -> int:
+    """How many of the selected machines may be down at once, in `zone` when it is per zone."""
+    size = budget.size.get(zone if budget.per_zone else "", 0)
+    if budget.max_down is not None:
+        if budget.percent:
+            return percent_down(budget.max_down, size=size)
+        return budget.max_down
+    assert budget.min_available is not None
+    needed = budget.min_available
+    if budget.percent:
+        needed = -(-size * budget.min_available // 100)  # Rounded up.
+    return max(0, size - needed)
+
+
+def is_down(machine: Machine) -> bool:
+    """True for every machine that does not serve now, whatever the cause."""
+    return machine.lifecycle is Lifecycle.PRESENT and machine.health is not Health.HEALTHY
+
+
+class Ledger:
+    """The budgets of one plan while claims are being taken; lives for one `plan_group` call."""
+
+    def __init__(
+        self,
+        budgets: Iterable[Budget],
+        machines: Mapping[MachineId, Machine],
+        claims: Iterable[Claim],
+    ) -> None:
+        self._budgets = tuple(budgets)
+        self._machines = machines
+        claimed: dict[str, set[MachineId]] = {budget.id: set() for budget in self._budgets}
+        for claim in claims:
+            if claim.budget in claimed:
+                claimed[claim.budget].add(claim.machine)
+        down = {machine.id for machine in machines.values() if is_down(machine)}
+        # For each budget, this group's machines that count in it now.
+        self._counted: dict[str, set[MachineId]] = {}
+        self._used: dict[tuple[str, str], int] = {}
+        self._started: dict[str, int] = {}
+        for budget in self._budgets:
+            members = budget.members
+            counted = claimed[budget.id] | (down if members is None else down & members)
+            self._counted[budget.id] = counted
+            for zone, used in budget.used_elsewhere.items():
+                self._used[(budget.id, zone)] = used
+            for machine_id in counted:
+                slot = (budget.id, self._zone(budget, machine_id))
+                self._used[slot] = self._used.get(slot, 0) + 1
+
+    def _zone(self, budget: Budget, machine: MachineId) -> str:
+        if not budget.per_zone or machine not in self._machines:
+            return ""
+        return self._machines[machine].zone
+
+    def of(self, machine: MachineId) -> list[Budget]:
+        """The budgets that select the machine."""
+        return [b for b in self._budgets if b.members is None or machine in b.members]
+
+    def refusal(
+        self,
+        machine: MachineId,
+        *,
+        system: System,
+        priority: Priority,
+        waiting_since: datetime,
+        now: datetime,
+    ) -> Hold | None:
+        """Why the machine cannot be taken down now; None when every budget has a place."""
+        for budget in self.of(machine):
+            if machine in self._counted[budget.id]:
+                continue  # Down already: taking it costs nobody anything more.
+            zone = self._zone(budget, machine)
+            used = self._used.get((budget.id, zone), 0)
+            allowed = allowed_down(budget, zone=zone)
+            where = f" in zone {zone}" if zone else ""
+            if used + 1 > allowed:
+                return Hold(
+                    machine=machine,
+                    system=system,
+                    reason=HoldReason.BUDGET_SPENT,
+                    budget=budget.id,
+                    priority=priority,
+                    lifted_by=f"budget {budget.name} allows {allowed} down{where}, "
+                    f"and {used} are; a machine seen healthy again gives a place back",
+                )
+            if is_reserved(budget, priority=priority, waiting_since=waiting_since, now=now):
+                return Hold(
+                    machine=machine,
+                    system=system,
+                    reason=HoldReason.BUDGET_RESERVED,
+                    budget=budget.id,
+                    priority=priority,
+                    lifted_by=f"work of another group has waited longer on budget {budget.name}",
+                )
+            if budget.rate and len(budget.started) + self._started.get(budget.id, 0) >= budget.rate:
+                first = min(budget.started, default=now)
+                return Hold(
+                    machine=machine,
+                    system=system,
+                    reason=HoldReason.RATE_SPENT,
+                    until=first + budget.rate_period,
+                    budget=budget.id,
+                    priority=priority,
+                    lifted_by=f"budget {budget.name} starts at most {budget.rate} machines "
+                    f"in {budget.rate_period}",
+                )
+        return None
+
+    def take(
+        self, machine: MachineId, rollout: RolloutId, *, overdraft: bool, now: datetime
+    ) -> list[Claim]:
+        """Claims on every budget that selects the machine; ask `refusal` first."""
+        taken = []
+        for budget in self.of(machine):
+            counted = self._counted[budget.id]
+            if machine not in counted:
+                zone = self._zone(budget, machine)
+                slot = (budget.id, zone)
+                used = self._used.get(slot, 0) + 1
+                assert overdraft or used <= allowed_down(budget, zone=zone)
+                self._used[slot] = used
+                counted.add(machine)
+                self._started[budget.id] = self._started.get(budget.id, 0) + 1
+            taken.append(
+                Claim(
+                    budget=budget.id,
+                    machine=machine,
+                    rollout=rollout,
+                    taken_at=now,
+                    overdraft=overdraft,
+                )
+            )
+        return taken
+
+    def versions(self, claims: Iterable[Claim]) -> dict[str, int]:
+        """What the commit must find unchanged for these claims to stand."""
+        wanted = {claim.budget for claim in claims}
+        return {budget.id: budget.version for budget in self._budgets if budget.id in wanted}
+
+
+def is_reserved(
+    budget: Budget, *, priority: Priority, waiting_since: datetime, now: datetime
+) -> bool:
+    """True when other work has waited over an hour on the budget and goes before ours."""
+    if budget.waiting_elsewhere is None:
+        return False
+    their_priority, their_since = budget.waiting_elsewhere
+    if now - their_since < STARVED_AFTER:
+        return False
+    return (their_priority, their_since) < (priority, waiting_since)

@@ -1,0 +1,82 @@
+"""Operators' own calls: restart, stop, start, delete machines; start a rollout by hand.
+
+They go through the same gate as everything else: one work per machine, claims, clocks, blackouts.
+A person may force a call over budgets and blackouts; that is recorded on the claim.
+"""
+
+from dataclasses import replace
+
+from upkeep.core.draft import Draft
+from upkeep.core.model import (
+    Lifecycle,
+    OperatorCall,
+    Rollout,
+    RolloutId,
+    StartedBy,
+    System,
+    Task,
+    Verb,
+)
+from upkeep.core.systems import os_image
+
+# Which lifecycle a machine must be in for each verb.
+_NEEDS = {
+    Verb.RESTART: frozenset({Lifecycle.PRESENT}),
+    Verb.STOP: frozenset({Lifecycle.PRESENT}),
+    Verb.START: frozenset({Lifecycle.STOPPED}),
+    Verb.DELETE: frozenset({Lifecycle.PRESENT, Lifecycle.STOPPED}),
+}
+
+
+def propose(draft: Draft) -> None:
+    """Turn each call into a rollout, or refuse it with a reason; each is answered once."""
+    for call in draft.snapshot.calls:
+        if call.verb is Verb.REPLACE_OS_DISK:
+            refusal = os_image.start_by_hand(draft, call)
+        else:
+            refusal = _begin(draft, call)
+        draft.calls_done.append((call.id, refusal))
+
+
+def _begin(draft: Draft, call: OperatorCall) -> str:
+    needs = _NEEDS.get(call.verb)
+    if needs is None:
+        return f"{call.verb} cannot be asked for by hand"
+    machines = []
+    for machine_id in call.machines:
+        machine = draft.machines.get(machine_id)
+        if machine is None:
+            return f"machine {machine_id} is not in this group (any more)"
+        if machine.lifecycle not in needs:
+            return f"{machine.name} is {machine.lifecycle}: {call.verb} does not apply"
+        machines.append(machine)
+    if not machines:
+        return "no machine was named"
+    group = draft.group
+    rollout = Rollout(
+        id=RolloutId(f"ro_{group.id}_{group.next_rollout}"),
+        group=group.id,
+        system=System.OPERATOR,
+        verb=call.verb,
+        policy=group.policy,
+        size=len(machines),
+        started_by=StartedBy.USER,
+        started_at=draft.now,
+        force=call.force,
+    )
+    draft.group = replace(group, next_rollout=group.next_rollout + 1)
+    draft.put_rollout(rollout)
+    for machine in machines:
+        draft.put_task(
+            Task(
+                rollout=rollout.id,
+                machine=machine.id,
+                state_since=draft.now,
+                clock_from=draft.now,
+            )
+        )
+    if call.verb is Verb.DELETE:
+        # A person removes machines for good: the group should not make them again.
+        draft.group = replace(draft.group, capacity=max(0, draft.group.capacity - len(machines)))
+    draft.tell(f"{call.actor or 'an operator'} asks to {call.verb} {len(machines)} machines")
+    return ""

@@ -1,0 +1,185 @@
+"""The working copy of one `plan_group` call: what has been decided so far, and what has changed.
+
+Mutable on purpose and never seen outside that call.  It decides nothing; it keeps the books:
+every task moves through `move`, every claim is taken and given back here, and `emit` turns the
+differences into a `Plan`.
+"""
+
+from collections.abc import Iterable
+from dataclasses import replace
+from datetime import datetime
+from typing import Any
+
+from upkeep.core.blame import LostDomain, lost_domains
+from upkeep.core.budget import Ledger
+from upkeep.core.model import (
+    OPEN_STATES,
+    Action,
+    BudgetId,
+    Claim,
+    Group,
+    Hold,
+    Lifecycle,
+    Machine,
+    MachineId,
+    Plan,
+    Rollout,
+    RolloutId,
+    Snapshot,
+    System,
+    Task,
+    Verb,
+)
+from upkeep.core.task import IN_HAND, Signal, TaskState, step
+
+
+def action_key(task: Task, verb: Verb) -> str:
+    """The name under which the machine's action is done once: `ro_7/m_3/replace_os_disk/1`."""
+    return f"{task.rollout}/{task.machine}/{verb}/{task.attempt}"
+
+
+class Draft:
+    def __init__(self, snapshot: Snapshot, *, now: datetime) -> None:
+        self.snapshot = snapshot
+        self.now = now
+        self.group: Group = snapshot.group
+        self.machines: dict[MachineId, Machine] = {m.id: m for m in snapshot.machines}
+        self.rollouts: dict[RolloutId, Rollout] = {r.id: r for r in snapshot.rollouts}
+        self.tasks: dict[RolloutId, dict[MachineId, Task]] = {r.id: {} for r in snapshot.rollouts}
+        for task in snapshot.tasks:
+            self.tasks[task.rollout][task.machine] = task
+        self.lost: list[LostDomain] = lost_domains(snapshot.domains, now=now)
+        self.ledger = Ledger(snapshot.budgets, self.machines, snapshot.claims)
+        self.claims_of: dict[MachineId, list[Claim]] = {}
+        for claim in snapshot.claims:
+            self.claims_of.setdefault(claim.machine, []).append(claim)
+        self.in_hand: dict[MachineId, Task] = {
+            task.machine: task
+            for task in snapshot.tasks
+            if task.state in IN_HAND or task.state is TaskState.BAKING
+        }
+        self.holds: list[Hold] = []
+        self.actions: list[Action] = []
+        self.taken: list[Claim] = []
+        self.released: list[tuple[BudgetId, MachineId]] = []
+        self.calls_done: list[tuple[str, str]] = []
+        self.story: list[str] = []
+        self._wakes: list[datetime] = [lost.until for lost in self.lost if lost.until]
+        self._changed_tasks: dict[tuple[RolloutId, MachineId], None] = {}
+        self._changed_rollouts: dict[RolloutId, None] = {}
+        self._changed_machines: dict[MachineId, None] = {}
+
+    # Reading.
+
+    def open_rollouts(self, system: System | None = None) -> list[Rollout]:
+        return [
+            rollout
+            for rollout in self.rollouts.values()
+            if rollout.state in OPEN_STATES and (system is None or rollout.system is system)
+        ]
+
+    def ended_rollouts(self) -> list[Rollout]:
+        """The past ones and those that ended just now, newest first."""
+        just_now = [r for r in self.rollouts.values() if r.state not in OPEN_STATES]
+        return [*reversed(just_now), *self.snapshot.past]
+
+    def tasks_of(self, rollout: Rollout) -> list[Task]:
+        return list(self.tasks[rollout.id].values())
+
+    def present(self) -> list[Machine]:
+        """The machines that count: made, not stopped by a person, not on their way out."""
+        return [m for m in self.machines.values() if m.lifecycle is Lifecycle.PRESENT]
+
+    def lost_domain_of(self, machine: Machine) -> LostDomain | None:
+        for lost in self.lost:
+            if (lost.kind, lost.name) in domain_names(machine):
+                return lost
+        return None
+
+    # Deciding nothing, writing down.
+
+    def wake_at(self, moment: datetime | None) -> None:
+        """Plan again then, even if nothing comes in."""
+        if moment is not None:
+            self._wakes.append(moment)
+
+    def tell(self, line: str) -> None:
+        self.story.append(line)
+
+    def move(self, task: Task, signal: Signal, **changes: Any) -> Task:
+        """The only way a task's state changes."""
+        after = replace(task, state=step(task.state, signal), state_since=self.now, **changes)
+        return self.put_task(after)
+
+    def put_task(self, task: Task) -> Task:
+        self.tasks[task.rollout][task.machine] = task
+        self._changed_tasks[(task.rollout, task.machine)] = None
+        if task.state in IN_HAND or task.state is TaskState.BAKING:
+            self.in_hand[task.machine] = task
+        elif (held := self.in_hand.get(task.machine)) and held.rollout == task.rollout:
+            del self.in_hand[task.machine]
+        return task
+
+    def put_rollout(self, rollout: Rollout, **changes: Any) -> Rollout:
+        rollout = replace(rollout, **changes) if changes else rollout
+        self.rollouts[rollout.id] = rollout
+        self.tasks.setdefault(rollout.id, {})
+        self._changed_rollouts[rollout.id] = None
+        return rollout
+
+    def put_machine(self, machine: Machine, **changes: Any) -> Machine:
+        machine = replace(machine, **changes) if changes else machine
+        self.machines[machine.id] = machine
+        self._changed_machines[machine.id] = None
+        return machine
+
+    def add_claims(self, claims: Iterable[Claim]) -> None:
+        for claim in claims:
+            self.taken.append(claim)
+            self.claims_of.setdefault(claim.machine, []).append(claim)
+
+    def release(self, machine: MachineId) -> None:
+        for claim in self.claims_of.pop(machine, []):
+            self.released.append((claim.budget, machine))
+
+    def act(self, task: Task, verb: Verb, *, version: str = "") -> None:
+        self.actions.append(
+            Action(
+                key=action_key(task, verb),
+                group=self.group.id,
+                machine=task.machine,
+                rollout=task.rollout,
+                verb=verb,
+                version=version,
+            )
+        )
+
+    def emit(self) -> Plan:
+        """The differences, each list in id order, so that equal inputs give equal bytes."""
+        return Plan(
+            group=self.group,
+            machines=tuple(self.machines[key] for key in sorted(self._changed_machines)),
+            rollouts=tuple(self.rollouts[key] for key in sorted(self._changed_rollouts)),
+            tasks=tuple(self.tasks[r][m] for r, m in sorted(self._changed_tasks)),
+            actions=tuple(sorted(self.actions, key=lambda action: action.key)),
+            claims=tuple(self.taken),
+            released=tuple(sorted(self.released)),
+            budget_versions={
+                BudgetId(key): version
+                for key, version in sorted(self.ledger.versions(self.taken).items())
+            },
+            holds=tuple(sorted(self.holds, key=lambda hold: (hold.machine, hold.system))),
+            calls_done=tuple(self.calls_done),
+            story=tuple(self.story),
+            next_wake=min((w for w in self._wakes if w > self.now), default=None),
+        )
+
+
+def domain_names(machine: Machine) -> tuple[tuple[str, str], ...]:
+    """The domains whose loss takes this machine with it; unnamed ones do not exist."""
+    names = []
+    if machine.zone:
+        names.append(("zone", machine.zone))
+    if machine.host:
+        names.append(("host", machine.host))
+    return tuple(names)

@@ -1,0 +1,493 @@
+"""The nouns of the core as frozen values (DESIGN §3).
+
+A `Snapshot` is all that is known of one group at one moment; `plan.plan_group` turns it into a
+`Plan`.  Nothing here decides: deciding is spread over one file a topic, see `plan.py`.
+
+Invariants: times are aware and UTC; tuples are sorted by id unless a field says otherwise; an
+empty string means "not known" or "none", never a missing value that somebody forgot.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from enum import IntEnum, StrEnum
+from typing import NewType
+
+from upkeep.core.task import TaskState
+from upkeep.core.version import ImageVersion
+
+MachineId = NewType("MachineId", str)
+GroupId = NewType("GroupId", str)
+RolloutId = NewType("RolloutId", str)
+BudgetId = NewType("BudgetId", str)
+
+
+class System(StrEnum):
+    """Who proposes work."""
+
+    OS_IMAGE = "os_image"
+    OPERATOR = "operator"  # A person's own call: restart, stop, start, delete.
+    SCALE = "scale"  # The group has too few or too many machines.
+
+
+class Priority(IntEnum):
+    """Who goes first when a budget has one place left; lower goes first (DESIGN §5)."""
+
+    FORCED_HOST = 0
+    OPERATOR = 1
+    REPAIR = 2
+    SECURITY = 3
+    OTHER = 4
+
+
+class Verb(StrEnum):
+    """What an action does to one machine; closed, the executor knows each."""
+
+    CREATE = "create"
+    START = "start"
+    STOP = "stop"
+    RESTART = "restart"
+    REPLACE_OS_DISK = "replace_os_disk"
+    SWITCH_BACK = "switch_back"
+    DELETE = "delete"
+    DRAIN = "drain"  # By the agent, not the platform.
+
+
+class Health(StrEnum):
+    INITIALIZING = "initializing"  # Just started or under work: wait.
+    HEALTHY = "healthy"
+    UNHEALTHY = "unhealthy"  # Reached, and not well.
+    UNKNOWN = "unknown"  # Neither the agent nor the prober reaches it: down, and left alone.
+
+
+class Lifecycle(StrEnum):
+    CREATING = "creating"
+    PRESENT = "present"
+    STOPPED = "stopped"  # An operator stopped it: counted nowhere, proposed for nothing.
+    DELETING = "deleting"
+    DELETED = "deleted"  # Confirmed by the platform; the next snapshot does not carry it.
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Machine:
+    """One machine: what is wanted of it and what was last seen of it.
+
+    Attributes:
+        image: the version on the OS disk in use, as the platform or the agent saw it last.
+        kept: the version on the kept previous OS disk; empty when there is none.
+        boots: start counter of the platform; it rises with every start.
+        health_since: when `health` took its present value.
+        lost_at: when it last turned UNKNOWN outside of work; None if never.
+        back_at: when it was last reached again after that; None while it is away.
+        worked_at: when the last work on it ended; failures within bake time belong to it.
+        phase: rolling phase that the application reported; None goes last.
+        skip: the application asked to be left out of the next rollout.
+    """
+
+    id: MachineId
+    name: str
+    zone: str = ""
+    update_domain: int = 0
+    fault_domain: int = 0
+    host: str = ""
+    lifecycle: Lifecycle = Lifecycle.PRESENT
+    image: str = ""
+    kept: str = ""
+    boots: int = 0
+    health: Health = Health.HEALTHY
+    health_since: datetime
+    lost_at: datetime | None = None
+    back_at: datetime | None = None
+    worked_at: datetime | None = None
+    protected: bool = False
+    opted_out: bool = False
+    phase: int | None = None
+    skip: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RollingPolicy:
+    """How a rollout goes over a group; frozen into the rollout at its start.
+
+    Ranges and defaults: sheet os-image §2.3 and §10; `validate_policy` in rolling.py checks them.
+
+    Attributes:
+        max_batch_percent: machines upgraded together, 5..100 % of the group, rounded down, min 1.
+        max_unhealthy_percent: ceiling of unplanned unhealthy machines before each batch, 5..100.
+        max_unhealthy_upgraded_percent: ceiling among upgraded machines after a batch, 0..100.
+        health_wait: how long a touched machine may take to be seen healthy.
+        bake_time: how long it must then stay healthy before its batch is closed.
+        notice: how long before it starts a machine's work is announced.
+        drain_timeout: how long the machine's own drain hook may take; zero means no draining.
+        auto_rollback: put a failed machine back on its previous OS disk.
+        rollback_on_breach: when the version is found guilty, take every upgraded machine back.
+        max_surge: make new machines first and delete as many old ones after (see surge.py).
+    """
+
+    max_batch_percent: int = 20
+    max_unhealthy_percent: int = 20
+    max_unhealthy_upgraded_percent: int = 20
+    pause_between_batches: timedelta = timedelta(0)
+    health_wait: timedelta = timedelta(minutes=5)
+    bake_time: timedelta = timedelta(0)
+    notice: timedelta = timedelta(0)
+    drain_timeout: timedelta = timedelta(0)
+    cross_zone: bool = False
+    prioritize_unhealthy: bool = True
+    auto_rollback: bool = True
+    rollback_on_breach: bool = True
+    max_surge: bool = False
+
+
+class GroupKind(StrEnum):
+    SCALE_SET = "scale_set"  # upkeep makes the machines from a model.
+    AVAILABILITY_SET = "availability_set"
+    LOOSE = "loose"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Group:
+    """Machines that serve one purpose.
+
+    Attributes:
+        capacity: how many machines a scale set should have; ignored for other kinds.
+        image_name: the catalogue entry its machines run.
+        baked: the last version that completed a rollout here and baked; empty before the first.
+        next_ordinal: number of the next machine made; never reused, so keys stay unique.
+        next_rollout: number of the next rollout.
+        paused: an operator holds every rollout here.
+    """
+
+    id: GroupId
+    name: str
+    region: str
+    kind: GroupKind
+    capacity: int = 0
+    zones: tuple[str, ...] = ()
+    update_domains: int = 1
+    fault_domains: int = 1
+    image_name: str = ""
+    auto_upgrade: bool = True
+    paused: bool = False
+    policy: RollingPolicy = RollingPolicy()
+    baked: str = ""
+    next_ordinal: int = 0
+    next_rollout: int = 1
+
+
+class RolloutState(StrEnum):
+    RUNNING = "running"
+    CANCELLING = "cancelling"  # The open batch is finished, no other starts.
+    ROLLING_BACK = "rolling_back"  # Halted: upgraded machines go back.
+    COMPLETED = "completed"
+    CANCELLED = "cancelled"
+    FAULTED = "faulted"
+
+
+OPEN_STATES = frozenset({RolloutState.RUNNING, RolloutState.CANCELLING, RolloutState.ROLLING_BACK})
+
+
+class RolloutCode(StrEnum):
+    """Why a rollout ended the way it did.  The first four are Azure's (sheet os-image §9.4)."""
+
+    NONE = ""
+    UNHEALTHY_BEFORE = "MaxUnhealthyInstancePercentExceededBeforeRollingUpgrade"
+    UNHEALTHY_DURING = "MaxUnhealthyInstancePercentExceededInRollingUpgrade"
+    UNHEALTHY_UPGRADED = "MaxUnhealthyUpgradedInstancePercentExceededInRollingUpgrade"
+    FAILED_MACHINES = "RollingUpgradeInProgressWithFailedUpgradedVMs"
+    PLATFORM_FAILED = "PlatformFailed"
+    IMAGE_UNUSABLE = "ImageUnusable"
+    IMAGE_EXCLUDED = "ImageExcluded"
+    OPERATOR_CANCELLED = "Cancelled"
+    SUPERSEDED = "Superseded"
+
+
+class StartedBy(StrEnum):
+    PLATFORM = "platform"
+    USER = "user"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rollout:
+    """One system's work in one group (a singleton per system while open).
+
+    Attributes:
+        target: the image version; empty for an operator's call.
+        verb: what is done to each candidate.
+        policy: frozen at start.
+        size: how many machines the group had at start; percentages refer to it.
+        batch: number of the batch that is open or was closed last; 0 before the first.
+        batch_closed_at: when that batch was closed; None while it is open or before the first.
+        guilty: the version was found to be the cause; it is not tried again unless asked.
+        force: an operator accepted to overdraw budgets; recorded.
+    """
+
+    id: RolloutId
+    group: GroupId
+    system: System
+    verb: Verb
+    target: str = ""
+    policy: RollingPolicy
+    size: int
+    state: RolloutState = RolloutState.RUNNING
+    started_by: StartedBy = StartedBy.PLATFORM
+    started_at: datetime
+    ended_at: datetime | None = None
+    batch: int = 0
+    batch_closed_at: datetime | None = None
+    paused: bool = False
+    cancel_requested: bool = False
+    force: bool = False
+    guilty: bool = False
+    code: RolloutCode = RolloutCode.NONE
+    evidence: str = ""
+
+
+class Failure(StrEnum):
+    """How a machine's task failed; closed, a metric label."""
+
+    NONE = ""
+    NOT_HEALTHY_IN_TIME = "not_healthy_in_time"
+    UNHEALTHY_IN_BAKE = "unhealthy_in_bake"
+    WRONG_VERSION = "wrong_version"  # The machine came up with another image.
+    PLATFORM = "platform"  # The driver could not do it.
+    IMAGE_UNUSABLE = "image_unusable"  # The driver refused the image itself.
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Task:
+    """One machine in one rollout.
+
+    Attributes:
+        batch: the batch it was taken in; 0 while none.
+        state_since: when `state` was entered.
+        clock_from: from when its health wait counts; moved on while its domain is lost.
+        previous: the version before the work, to which it is rolled back.
+        boots_before: the platform's start counter when the present action was sent.
+        repair: the machine was unhealthy when it was taken: no claim, and no evidence.
+        attempt: how often its present verb has been sent.
+        healed: after the rollback it was seen healthy on the previous version.
+    """
+
+    rollout: RolloutId
+    machine: MachineId
+    state: TaskState = TaskState.HELD
+    state_since: datetime
+    clock_from: datetime
+    batch: int = 0
+    not_before: datetime | None = None
+    previous: str = ""
+    boots_before: int = 0
+    repair: bool = False
+    attempt: int = 0
+    failure: Failure = Failure.NONE
+    healed: bool = False
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """How an action ended, after the executor's own retries."""
+
+    key: str
+    succeeded: bool
+    at: datetime
+    kind: str = ""
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Budget:
+    """How many of the machines it selects may be down at once, and how many are elsewhere.
+
+    Attributes:
+        max_down: count or percent of machines that may be down; None if min_available is set.
+        min_available: count or percent of machines that must stay up.
+        percent: the limit is a percentage of the machines selected.
+        size: machines selected, in all groups, per zone key ("" when not per zone).
+        used_elsewhere: machines of other groups that are down or claimed, per zone key.
+        members: machines of this group that it selects; None means all of them.
+        version: compared at commit; it rises whenever a claim or a member's health moved.
+        rate: at most this many starts per `rate_period`; 0 means no rate.
+        started: moments at which claims were taken within the last `rate_period`, anywhere.
+        waiting_elsewhere: priority and since of the longest-held work of other groups on it.
+    """
+
+    id: BudgetId
+    name: str
+    max_down: int | None = None
+    min_available: int | None = None
+    percent: bool = False
+    per_zone: bool = False
+    size: Mapping[str, int]
+    used_elsewhere: Mapping[str, int] = field(default_factory=dict)
+    members: frozenset[MachineId] | None = None
+    version: int = 0
+    rate: int = 0
+    rate_period: timedelta = timedelta(0)
+    started: tuple[datetime, ...] = ()
+    waiting_elsewhere: tuple[Priority, datetime] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claim:
+    """One machine's place in one budget."""
+
+    budget: BudgetId
+    machine: MachineId
+    rollout: RolloutId
+    taken_at: datetime
+    overdraft: bool = False
+
+
+class HoldReason(StrEnum):
+    """Why a machine that is not up to date is not being worked on; docs/holds.md says each."""
+
+    AUTO_UPGRADE_OFF = "AUTO_UPGRADE_OFF"
+    VERSION_BAD = "VERSION_BAD"
+    ROLLOUT_CANCELLED = "ROLLOUT_CANCELLED"
+    RETRY_LATER = "RETRY_LATER"
+    RETRIES_SPENT = "RETRIES_SPENT"
+    PAUSED = "PAUSED"
+    CLOCK_STEPPED = "CLOCK_STEPPED"
+    DOMAIN_LOST = "DOMAIN_LOST"
+    BLACKOUT = "BLACKOUT"
+    OUTSIDE_WINDOW = "OUTSIDE_WINDOW"
+    WINDOW_TOO_SHORT = "WINDOW_TOO_SHORT"
+    PAUSE_BETWEEN_BATCHES = "PAUSE_BETWEEN_BATCHES"
+    BATCH_OPEN = "BATCH_OPEN"
+    HALTED = "HALTED"
+    CANCELLING = "CANCELLING"
+    PROTECTED = "PROTECTED"
+    OPTED_OUT = "OPTED_OUT"
+    SKIP_REQUESTED = "SKIP_REQUESTED"
+    UNREACHABLE = "UNREACHABLE"
+    OTHER_WORK = "OTHER_WORK"
+    BUDGET_SPENT = "BUDGET_SPENT"
+    BUDGET_RESERVED = "BUDGET_RESERVED"
+    RATE_SPENT = "RATE_SPENT"
+    FAILED_HERE = "FAILED_HERE"
+    MACHINE_STOPPED = "MACHINE_STOPPED"
+    NOT_IN_ROLLOUT = "NOT_IN_ROLLOUT"
+    NOTICE = "NOTICE"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hold:
+    """Not now: why, until when if that is known, and what would lift it, in words."""
+
+    machine: MachineId
+    system: System
+    reason: HoldReason
+    until: datetime | None = None
+    lifted_by: str
+    budget: BudgetId = BudgetId("")
+    priority: Priority = Priority.OTHER
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Interval:
+    """Half-open [opens, closes): one occurrence of a window or a blackout, with its name."""
+
+    opens: datetime
+    closes: datetime
+    name: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Domain:
+    """A zone, host or fault domain: how many machines it has fleet-wide, and who went away.
+
+    `away` holds (lost_at, back_at) of each machine that turned UNKNOWN outside of work.
+    """
+
+    kind: str
+    name: str
+    size: int
+    away: tuple[tuple[datetime, datetime | None], ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OperatorCall:
+    """A person asked for something; becomes a rollout of System.OPERATOR or of OS_IMAGE.
+
+    Attributes:
+        machines: empty means every machine of the group that needs it.
+        target: version for a started OS image rollout; empty means latest.
+    """
+
+    id: str
+    verb: Verb
+    machines: tuple[MachineId, ...] = ()
+    target: str = ""
+    force: bool = False
+    actor: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Snapshot:
+    """All that is known of one group at one moment.
+
+    Attributes:
+        rollouts: the open ones; at most one OS image rollout and one scale rollout.
+        past: the ended rollouts of the last two months, newest first.
+        outcomes: of the actions that the tasks of open rollouts wait for, by key.
+        windows: occurrences in which disruptive work may start; empty means always.
+        clock_stepped: the wall clock disagrees with the engine's by more than 30 s.
+    """
+
+    group: Group
+    machines: tuple[Machine, ...]
+    versions: tuple[ImageVersion, ...] = ()
+    rollouts: tuple[Rollout, ...] = ()
+    past: tuple[Rollout, ...] = ()
+    tasks: tuple[Task, ...] = ()
+    outcomes: Mapping[str, Outcome] = field(default_factory=dict)
+    budgets: tuple[Budget, ...] = ()
+    claims: tuple[Claim, ...] = ()
+    calls: tuple[OperatorCall, ...] = ()
+    domains: tuple[Domain, ...] = ()
+    windows: tuple[Interval, ...] | None = None
+    blackouts: tuple[Interval, ...] = ()
+    clock_stepped: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Action:
+    """An intent: one verb on one machine, named by a derived key, so that it happens once."""
+
+    key: str
+    group: GroupId
+    machine: MachineId
+    rollout: RolloutId
+    verb: Verb
+    version: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What to write, all in one transaction; the executor acts on it afterwards.
+
+    Attributes:
+        machines: rows to add or to change (made, stopped, deleted, last work).
+        rollouts: new or changed rollouts; tasks: new or changed tasks.
+        claims: taken now; released: (budget, machine) given back now.
+        budget_versions: what the claims relied on; the commit checks them again.
+        holds: the whole truth for the group: what is not here is lifted.
+        calls_done: operator calls that have become rollouts or were refused, with the reason.
+        story: one line per decision, for people; goes into the group's history.
+        next_wake: the next moment at which anything could change without any input.
+    """
+
+    group: Group
+    machines: tuple[Machine, ...] = ()
+    rollouts: tuple[Rollout, ...] = ()
+    tasks: tuple[Task, ...] = ()
+    actions: tuple[Action, ...] = ()
+    claims: tuple[Claim, ...] = ()
+    released: tuple[tuple[BudgetId, MachineId], ...] = ()
+    budget_versions: Mapping[BudgetId, int] = field(default_factory=dict)
+    holds: tuple[Hold, ...] = ()
+    calls_done: tuple[tuple[str, str], ...] = ()
+    story: tuple[str, ...] = ()
+    next_wake: datetime | None = None

@@ -1,0 +1,145 @@
+"""A scale set has as many machines as its capacity says: make the missing, remove the surplus.
+
+Making takes nobody down and needs no claim.  Removing takes claims like any other disruption.
+New machines go to the zone with the fewest, then the update domain and fault domain with the
+fewest, and run the last version that baked (systems/os_image.py).
+"""
+
+from collections import Counter
+from dataclasses import replace
+from datetime import datetime, timedelta
+
+from upkeep.core.draft import Draft
+from upkeep.core.model import (
+    GroupKind,
+    Health,
+    Lifecycle,
+    Machine,
+    MachineId,
+    Rollout,
+    RolloutCode,
+    RolloutId,
+    System,
+    Task,
+    Verb,
+)
+from upkeep.core.systems.os_image import version_for_new_machine
+
+# After creations that failed: how long until the next try, doubled each time up to the last.
+CREATE_RETRY_FIRST = timedelta(seconds=30)
+CREATE_RETRY_MAX = timedelta(hours=1)
+
+
+def propose(draft: Draft) -> None:
+    group = draft.group
+    if group.kind is not GroupKind.SCALE_SET or draft.open_rollouts(System.SCALE):
+        return
+    leaving = [m for m in draft.machines.values() if m.lifecycle is Lifecycle.DELETING]
+    live = [m for m in draft.machines.values() if m.lifecycle not in _GONE]
+    if leaving:
+        _begin(draft, Verb.DELETE, sorted(leaving, key=lambda m: m.id), target="")
+    elif len(live) > group.capacity:
+        _begin(draft, Verb.DELETE, _surplus(live, len(live) - group.capacity), target="")
+    elif len(live) < group.capacity:
+        version = version_for_new_machine(draft)
+        again = _retry_at(draft)
+        if version is None:
+            return  # Nothing to make machines from; the group's page says so.
+        if again is not None and draft.now < again:
+            draft.wake_at(again)
+            return
+        made = _make(draft, live, group.capacity - len(live))
+        _begin(draft, Verb.CREATE, made, target=version)
+
+
+_GONE = frozenset({Lifecycle.DELETING, Lifecycle.DELETED})
+
+
+def _surplus(live: list[Machine], count: int) -> list[Machine]:
+    """Whom to remove: ill machines first, then the newest; protected ones never."""
+    removable = [m for m in live if not m.protected]
+    removable.sort(key=lambda m: (m.health is Health.HEALTHY, _newest_first(m.id)))
+    return sorted(removable[:count], key=lambda m: m.id)
+
+
+def _newest_first(machine: MachineId) -> int:
+    ordinal = machine.rpartition("_")[2]
+    return -int(ordinal) if ordinal.isdigit() else 0
+
+
+def _retry_at(draft: Draft) -> datetime | None:
+    """When machines may be made again after failures; None when the last went well."""
+    failures = 0
+    ended: datetime | None = None
+    for rollout in draft.ended_rollouts():  # Newest first.
+        if rollout.system is not System.SCALE or rollout.verb is not Verb.CREATE:
+            continue
+        if rollout.code is RolloutCode.NONE:
+            break
+        ended = ended or rollout.ended_at
+        failures += 1
+    if ended is None:
+        return None
+    doubled: timedelta = CREATE_RETRY_FIRST * (1 << min(failures - 1, 10))
+    return ended + min(doubled, CREATE_RETRY_MAX)
+
+
+def _make(draft: Draft, live: list[Machine], count: int) -> list[Machine]:
+    """New machine rows, spread over zones and domains; ids follow from the group's counter."""
+    group = draft.group
+    zones = group.zones or ("",)
+    by_zone = Counter(m.zone for m in live)
+    by_domain = Counter((m.zone, m.update_domain) for m in live)
+    by_fault = Counter((m.zone, m.fault_domain) for m in live)
+    made = []
+    for ordinal in range(group.next_ordinal, group.next_ordinal + count):
+        zone = min(zones, key=lambda z: (by_zone[z], z))
+        update_domain = min(range(group.update_domains), key=lambda d: (by_domain[(zone, d)], d))
+        fault_domain = min(range(group.fault_domains), key=lambda d: (by_fault[(zone, d)], d))
+        by_zone[zone] += 1
+        by_domain[(zone, update_domain)] += 1
+        by_fault[(zone, fault_domain)] += 1
+        made.append(
+            draft.put_machine(
+                Machine(
+                    id=MachineId(f"m_{group.id}_{ordinal}"),
+                    name=f"{group.name}-{ordinal}",
+                    zone=zone,
+                    update_domain=update_domain,
+                    fault_domain=fault_domain,
+                    lifecycle=Lifecycle.CREATING,
+                    health=Health.INITIALIZING,
+                    health_since=draft.now,
+                )
+            )
+        )
+    draft.group = replace(group, next_ordinal=group.next_ordinal + count)
+    return made
+
+
+def _begin(draft: Draft, verb: Verb, machines: list[Machine], *, target: str) -> None:
+    if not machines:
+        return
+    group = draft.group
+    rollout = Rollout(
+        id=RolloutId(f"ro_{group.id}_{group.next_rollout}"),
+        group=group.id,
+        system=System.SCALE,
+        verb=verb,
+        target=target,
+        policy=replace(group.policy, max_unhealthy_upgraded_percent=100),
+        size=len(machines),
+        started_at=draft.now,
+    )
+    draft.group = replace(draft.group, next_rollout=group.next_rollout + 1)
+    draft.put_rollout(rollout)
+    for machine in machines:
+        draft.put_task(
+            Task(
+                rollout=rollout.id,
+                machine=machine.id,
+                state_since=draft.now,
+                clock_from=draft.now,
+            )
+        )
+    draft.tell(f"{verb} {len(machines)} machines ({rollout.id})")

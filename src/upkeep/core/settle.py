@@ -1,0 +1,219 @@
+"""Step 1 of a tick: outcomes and sightings move tasks.
+
+Reads as the life of one task after it was admitted.  A task is *verified* when the platform shows
+the wanted version on a machine that has started anew since the action was sent, and the machine
+is then seen healthy.  Nothing is ever concluded from the action's success alone.
+"""
+
+from dataclasses import replace
+from datetime import timedelta
+from typing import assert_never
+
+from upkeep.core.draft import Draft, action_key
+from upkeep.core.model import Failure, Health, Lifecycle, Machine, Outcome, Rollout, Task, Verb
+from upkeep.core.task import IN_HAND, Signal, TaskState
+
+# Kinds of driver error that condemn the image itself rather than the hypervisor.
+IMAGE_ERRORS = frozenset({"bad_image"})
+
+
+def settle_tasks(draft: Draft) -> None:
+    """Move every task of every open rollout as far as what has been seen allows."""
+    for rollout in draft.open_rollouts():
+        for task in draft.tasks_of(rollout):
+            _settle_task(draft, rollout, task)
+    _release_claims(draft)
+
+
+def _settle_task(draft: Draft, rollout: Rollout, task: Task) -> None:
+    machine = draft.machines.get(task.machine)
+    if machine is None:
+        if task.state in IN_HAND or task.state in (TaskState.HELD, TaskState.BAKING):
+            draft.move(task, Signal.CANCEL, detail="the machine was deleted")
+        return
+    match task.state:
+        case TaskState.RUNNING:
+            _settle_running(draft, rollout, task, machine)
+        case TaskState.VERIFYING:
+            _settle_verifying(draft, rollout, task, machine)
+        case TaskState.BAKING:
+            _settle_baking(draft, rollout, task, machine)
+        case TaskState.ROLLING_BACK:
+            _settle_rolling_back(draft, rollout, task, machine)
+        case (
+            TaskState.HELD
+            | TaskState.ANNOUNCED
+            | TaskState.DRAINING
+            | TaskState.DONE
+            | TaskState.FAILED
+            | TaskState.ROLLED_BACK
+            | TaskState.SKIPPED
+            | TaskState.CANCELLED
+        ):
+            pass  # The gate moves the first three; the others have ended.
+        case _:
+            assert_never(task.state)
+
+
+def _settle_running(draft: Draft, rollout: Rollout, task: Task, machine: Machine) -> None:
+    outcome = draft.snapshot.outcomes.get(action_key(task, rollout.verb))
+    if outcome is None:
+        return
+    if not outcome.succeeded:
+        _fail_from_outcome(draft, rollout, task, machine, outcome)
+        return
+    task = draft.move(task, Signal.ACTED, clock_from=outcome.at, detail="")
+    if rollout.verb is Verb.STOP:
+        machine = draft.put_machine(machine, lifecycle=Lifecycle.STOPPED)
+        _finish(draft, task)
+    elif rollout.verb is Verb.DELETE:
+        machine = draft.put_machine(machine, lifecycle=Lifecycle.DELETED)
+        _finish(draft, task)
+    else:
+        if machine.lifecycle in (Lifecycle.CREATING, Lifecycle.STOPPED):
+            machine = draft.put_machine(machine, lifecycle=Lifecycle.PRESENT)
+        _settle_verifying(draft, rollout, task, machine)
+
+
+def _finish(draft: Draft, task: Task) -> None:
+    """For work after which there is no machine to watch: straight to DONE."""
+    draft.move(draft.move(task, Signal.SEEN_HEALTHY), Signal.BAKED)
+
+
+def _fail_from_outcome(
+    draft: Draft, rollout: Rollout, task: Task, machine: Machine, outcome: Outcome
+) -> None:
+    failure = Failure.IMAGE_UNUSABLE if outcome.kind in IMAGE_ERRORS else Failure.PLATFORM
+    if rollout.verb is Verb.CREATE:
+        draft.put_machine(machine, lifecycle=Lifecycle.DELETING)
+    fail(draft, rollout, task, machine, failure, outcome.detail)
+
+
+def _settle_verifying(draft: Draft, rollout: Rollout, task: Task, machine: Machine) -> None:
+    restarted = machine.boots > task.boots_before
+    at_target = not rollout.target or machine.image == rollout.target
+    if machine.health is Health.HEALTHY and restarted and at_target:
+        task = draft.move(task, Signal.SEEN_HEALTHY)
+        draft.put_machine(machine, worked_at=draft.now)
+        _settle_baking(draft, rollout, task, draft.machines[machine.id])
+        return
+    if _waits_for_domain(draft, task, machine):
+        return
+    deadline = task.clock_from + rollout.policy.health_wait
+    if draft.now < deadline:
+        draft.wake_at(deadline)
+        return
+    if machine.health is Health.HEALTHY and not at_target:
+        text = f"runs {machine.image or 'an unknown version'}, not {rollout.target}"
+        fail(draft, rollout, task, machine, Failure.WRONG_VERSION, text)
+        return
+    text = f"{machine.health} {rollout.policy.health_wait} after it was started"
+    fail(draft, rollout, task, machine, Failure.NOT_HEALTHY_IN_TIME, text)
+
+
+def _settle_baking(draft: Draft, rollout: Rollout, task: Task, machine: Machine) -> None:
+    bake_time = rollout.policy.bake_time if rollout.target else timedelta(0)
+    if machine.health in (Health.UNHEALTHY, Health.UNKNOWN):
+        if _waits_for_domain(draft, task, machine):
+            return
+        fail(
+            draft, rollout, task, machine, Failure.UNHEALTHY_IN_BAKE,
+            f"{machine.health} {draft.now - task.state_since} after it was healthy",
+        )  # fmt: skip
+        return
+    baked_at = task.state_since + bake_time
+    if draft.now >= baked_at:
+        draft.move(task, Signal.BAKED)
+    else:
+        draft.wake_at(baked_at)
+
+
+def _settle_rolling_back(draft: Draft, rollout: Rollout, task: Task, machine: Machine) -> None:
+    # Whichever verb `send_back` chose then; the kept disk has changed places since.
+    outcomes = draft.snapshot.outcomes
+    outcome = outcomes.get(action_key(task, Verb.SWITCH_BACK)) or outcomes.get(
+        action_key(task, Verb.REPLACE_OS_DISK)
+    )
+    if outcome is None:
+        return
+    if not outcome.succeeded:
+        draft.move(task, Signal.FAIL, detail=f"the rollback failed: {outcome.detail}")
+        draft.tell(f"{machine.name} could not be rolled back: {outcome.detail}")
+        return
+    back = machine.image == task.previous and machine.boots > task.boots_before
+    if back and machine.health is Health.HEALTHY:
+        draft.move(task, Signal.BACK, healed=True)
+        draft.put_machine(machine, worked_at=draft.now)
+        draft.tell(f"{machine.name} is back on {task.previous} and healthy")
+        return
+    if _waits_for_domain(draft, task, machine):
+        return
+    deadline = max(outcome.at, task.clock_from) + rollout.policy.health_wait
+    if draft.now < deadline:
+        draft.wake_at(deadline)
+        return
+    draft.move(task, Signal.BACK, healed=False)
+    draft.tell(f"{machine.name} is back on {task.previous} and still {machine.health}")
+
+
+def rollback_verb(machine: Machine, task: Task) -> Verb:
+    """A switch to the kept disk where it holds the previous version, else a fresh disk of it."""
+    return Verb.SWITCH_BACK if machine.kept == task.previous else Verb.REPLACE_OS_DISK
+
+
+def _waits_for_domain(draft: Draft, task: Task, machine: Machine) -> bool:
+    """True while the machine's domain is lost: nothing is blamed, and the wait starts anew."""
+    lost = draft.lost_domain_of(machine)
+    if lost is None:
+        return False
+    restart_from = lost.until or draft.now
+    if restart_from > task.clock_from:
+        draft.put_task(replace(task, clock_from=restart_from))
+    return True
+
+
+def fail(
+    draft: Draft, rollout: Rollout, task: Task, machine: Machine, failure: Failure, detail: str
+) -> Task:
+    """The machine is not well on the target: leave it FAILED, or send it back.
+
+    A rollback needs no new claim: the machine still holds the one of its upgrade, or was down
+    before.  A machine that fails in its bake time has given its claim back; it is down, so it
+    counts in every budget all the same.
+    """
+    task = draft.move(task, Signal.FAIL, failure=failure, detail=detail)
+    draft.put_machine(machine, worked_at=draft.now)
+    draft.tell(f"{machine.name} failed: {detail}")
+    if rollout.verb is Verb.REPLACE_OS_DISK and rollout.policy.auto_rollback and task.previous:
+        task = send_back(draft, task, machine)
+    return task
+
+
+def send_back(draft: Draft, task: Task, machine: Machine) -> Task:
+    """Start the machine's rollback.  Whether it may be taken down is the caller's question."""
+    verb = rollback_verb(machine, task)
+    task = draft.move(
+        task,
+        Signal.ROLL_BACK,
+        attempt=task.attempt + 1,
+        boots_before=machine.boots,
+        clock_from=draft.now,
+    )
+    draft.act(task, verb, version=task.previous)
+    draft.tell(f"{machine.name} goes back to {task.previous}")
+    return task
+
+
+def _release_claims(draft: Draft) -> None:
+    """A claim ends when its machine is seen healthy again, on whatever version, or is gone.
+
+    While a task is in hand its claim stays, healthy or not: the action may start any moment.
+    """
+    for machine_id in sorted(draft.claims_of):
+        machine = draft.machines.get(machine_id)
+        gone = machine is None or machine.lifecycle in (Lifecycle.DELETED, Lifecycle.STOPPED)
+        task = draft.in_hand.get(machine_id)
+        if not gone and task is not None and task.state is not TaskState.BAKING:
+            continue
+        if gone or (machine is not None and machine.health is Health.HEALTHY):
+            draft.release(machine_id)

@@ -1,0 +1,275 @@
+"""S1: replace the OS disk of every machine of a group by the newest image version.
+
+Reads beside the sheet os-image §2.  This file *proposes*: it decides which version a group should
+run, when a rollout begins, which machines are its candidates, and why none begins.  Batches and
+gates are in rolling.py; whether a machine may be touched now is decided in admission.py.
+
+A rollout begins by itself when `latest` (version.py) is newer than what some machine runs.  It
+does not begin when
+- the group has opted out (`auto_upgrade` is off),
+- the version was found guilty here, or a person cancelled its rollout: only a newer version or a
+  person's call begins again,
+- an attempt at it stopped for another reason: then it is tried again after 1 h, 6 h, 24 h and
+  daily, five times in all.  Source: sheet os-image §13.2 [DEC], docs/adr/0006.
+"""
+
+from dataclasses import replace
+from datetime import datetime, timedelta
+
+from upkeep.core.draft import Draft
+from upkeep.core.model import (
+    Health,
+    Hold,
+    HoldReason,
+    Lifecycle,
+    Machine,
+    MachineId,
+    OperatorCall,
+    Priority,
+    Rollout,
+    RolloutCode,
+    RolloutId,
+    RolloutState,
+    StartedBy,
+    System,
+    Task,
+    Verb,
+)
+from upkeep.core.rolling import open_batch, stop_rollout
+from upkeep.core.task import TaskState
+from upkeep.core.version import is_older, latest
+
+RETRY_AFTER = (
+    timedelta(hours=1),
+    timedelta(hours=6),
+    timedelta(hours=24),
+    timedelta(hours=24),
+    timedelta(hours=24),
+)
+
+
+def propose(draft: Draft) -> None:
+    """Begin, end or explain: after this each outdated machine is in a rollout or has a hold."""
+    target = latest(draft.snapshot.versions)
+    running = draft.open_rollouts(System.OS_IMAGE)
+    if running:
+        _check_still_wanted(draft, running[0], target)
+        running = draft.open_rollouts(System.OS_IMAGE)
+    if not running and target is not None:
+        _begin_or_explain(draft, target)
+    elif running and target is not None:
+        _explain_outsiders(draft, running[0], target)
+
+
+def version_for_new_machine(draft: Draft) -> str | None:
+    """What a machine made now should run: the last version that baked here.
+
+    Before the first rollout that is `latest`; a version that is still being tried, or failed, is
+    never used for new machines.  Source: DESIGN §5 (frozen and live).
+    """
+    if draft.group.baked:
+        return draft.group.baked
+    blamed = {rollout.target for rollout in draft.ended_rollouts() if rollout.guilty}
+    return latest(v for v in draft.snapshot.versions if v.version not in blamed)
+
+
+def outdated(draft: Draft, target: str) -> list[Machine]:
+    """Machines that should run the target and do not, in id order; older ones only."""
+    return sorted(
+        (m for m in draft.present() if m.image and is_older(m.image, target)),
+        key=lambda m: m.id,
+    )
+
+
+def _check_still_wanted(draft: Draft, rollout: Rollout, target: str | None) -> None:
+    """Between batches an excluded version stops and a newer one takes over (newest wins)."""
+    if rollout.state is not RolloutState.RUNNING or open_batch(draft, rollout):
+        return
+    excluded = {v.version for v in draft.snapshot.versions if v.excluded}
+    if rollout.target in excluded:
+        text = f"version {rollout.target} was excluded"
+        stop_rollout(draft, rollout, RolloutCode.IMAGE_EXCLUDED, text)
+    elif (
+        target is not None
+        and is_older(rollout.target, target)
+        and rollout.started_by is StartedBy.PLATFORM
+        and _why_not(draft, target) is None
+    ):
+        text = f"version {target} is newer than {rollout.target}"
+        stop_rollout(draft, rollout, RolloutCode.SUPERSEDED, text)
+
+
+def _begin_or_explain(draft: Draft, target: str) -> None:
+    machines = outdated(draft, target)
+    if not machines:
+        return
+    refusal = _why_not(draft, target)
+    if refusal is not None:
+        reason, until, text = refusal
+        draft.wake_at(until)
+        for machine in machines:
+            draft.holds.append(_hold(machine, reason, text, until))
+        return
+    candidates = [m for m in machines if (_why_not_machine(m)) is None]
+    if any(m.health is not Health.UNKNOWN for m in candidates):
+        begin(draft, target, candidates, StartedBy.PLATFORM)
+    _explain(draft, machines)
+
+
+def _why_not(draft: Draft, target: str) -> tuple[HoldReason, datetime | None, str] | None:
+    """Why no rollout to the target begins by itself in this group."""
+    if not draft.group.auto_upgrade:
+        text = "automatic OS image upgrade is off: switch it on, or start a rollout by hand"
+        return HoldReason.AUTO_UPGRADE_OFF, None, text
+    attempts = [r for r in draft.ended_rollouts() if r.target == target and _was_attempt(r)]
+    if not attempts:
+        return None
+    newest = max(attempts, key=lambda r: (r.ended_at or r.started_at, r.id))
+    if any(r.guilty for r in attempts):
+        text = f"publish a version after {target}, or restart the rollout: {newest.evidence}"
+        return HoldReason.VERSION_BAD, None, text
+    if newest.code is RolloutCode.OPERATOR_CANCELLED:
+        text = f"its rollout {newest.id} was cancelled: restart it, or publish a newer version"
+        return HoldReason.ROLLOUT_CANCELLED, None, text
+    if len(attempts) > len(RETRY_AFTER):
+        text = f"{len(attempts)} attempts stopped; put the cause right and restart the rollout"
+        return HoldReason.RETRIES_SPENT, None, text
+    again = (newest.ended_at or newest.started_at) + RETRY_AFTER[len(attempts) - 1]
+    if draft.now < again:
+        text = f"attempt {len(attempts)} stopped ({newest.code}); it is tried again by itself"
+        return HoldReason.RETRY_LATER, again, text
+    return None
+
+
+def _was_attempt(rollout: Rollout) -> bool:
+    """True for an ended rollout that leaves a reason not to begin another at once."""
+    return (
+        rollout.system is System.OS_IMAGE
+        and rollout.code not in (RolloutCode.NONE, RolloutCode.SUPERSEDED)
+        and rollout.code is not RolloutCode.IMAGE_EXCLUDED
+    )
+
+
+def _why_not_machine(machine: Machine) -> tuple[HoldReason, str] | None:
+    """Why one machine is left out when a rollout is frozen."""
+    if machine.protected:
+        return HoldReason.PROTECTED, "remove its protection"
+    if machine.opted_out:
+        return HoldReason.OPTED_OUT, "opt the machine in again"
+    if machine.skip:
+        return HoldReason.SKIP_REQUESTED, "its application stops asking to be skipped"
+    return None
+
+
+def begin(
+    draft: Draft,
+    target: str,
+    candidates: list[Machine],
+    started_by: StartedBy,
+    *,
+    force: bool = False,
+) -> Rollout:
+    """Freeze target, candidates and policy into a new rollout.
+
+    A rollout that a person started does not roll machines back by itself (sheet §2.8).
+    """
+    group = draft.group
+    policy = group.policy
+    if started_by is StartedBy.USER:
+        policy = replace(policy, auto_rollback=False, rollback_on_breach=False)
+    rollout = Rollout(
+        id=RolloutId(f"ro_{group.id}_{group.next_rollout}"),
+        group=group.id,
+        system=System.OS_IMAGE,
+        verb=Verb.REPLACE_OS_DISK,
+        target=target,
+        policy=policy,
+        size=len(draft.present()),
+        started_by=started_by,
+        started_at=draft.now,
+        force=force,
+    )
+    draft.group = replace(group, next_rollout=group.next_rollout + 1)
+    draft.put_rollout(rollout)
+    for machine in candidates:
+        draft.put_task(
+            Task(
+                rollout=rollout.id,
+                machine=machine.id,
+                state_since=draft.now,
+                clock_from=draft.now,
+                previous=machine.image,
+            )
+        )
+    draft.tell(f"rollout {rollout.id} to {target} begins: {len(candidates)} machines")
+    return rollout
+
+
+def start_by_hand(draft: Draft, call: OperatorCall) -> str:
+    """A person asks for a rollout now; answers an empty string, or why it was refused."""
+    target = call.target or latest(draft.snapshot.versions)
+    if not target:
+        return "there is no version to roll to: publish one, and see that it is replicated"
+    if target not in {v.version for v in draft.snapshot.versions}:
+        return f"there is no version {target} of this image"
+    if draft.open_rollouts(System.OS_IMAGE):
+        return "a rollout is running: wait for it, or cancel it first"
+    wanted: set[MachineId] = set(call.machines)
+    machines = [m for m in outdated(draft, target) if not wanted or m.id in wanted]
+    candidates = [m for m in machines if not m.protected]
+    if not candidates:
+        return f"no unprotected machine is older than {target}"
+    begin(draft, target, candidates, StartedBy.USER, force=call.force)
+    return ""
+
+
+def _explain(draft: Draft, machines: list[Machine]) -> None:
+    """A hold for each outdated machine that is in no open rollout."""
+    inside = {
+        task.machine
+        for rollout in draft.open_rollouts(System.OS_IMAGE)
+        for task in draft.tasks_of(rollout)
+    }
+    for machine in machines:
+        if machine.id in inside:
+            continue
+        refusal = _why_not_machine(machine)
+        if refusal is not None:
+            draft.holds.append(_hold(machine, refusal[0], refusal[1], None))
+        elif machine.health is Health.UNKNOWN:
+            text = "the agent or the prober reaches the machine again"
+            draft.holds.append(_hold(machine, HoldReason.UNREACHABLE, text, None))
+        else:
+            text = "the running rollout ends; the next one takes this machine"
+            draft.holds.append(_hold(machine, HoldReason.NOT_IN_ROLLOUT, text, None))
+
+
+def _explain_outsiders(draft: Draft, rollout: Rollout, target: str) -> None:
+    """Outdated machines that the open rollout does not hold open: left out, ended or new."""
+    tasks = draft.tasks[rollout.id]
+    left = []
+    for machine in outdated(draft, target):
+        task = tasks.get(machine.id)
+        if task is None:
+            left.append(machine)
+        elif task.state in (TaskState.FAILED, TaskState.ROLLED_BACK, TaskState.CANCELLED):
+            text = f"its own failure is looked into, or the next rollout: {task.detail}"
+            draft.holds.append(_hold(machine, HoldReason.FAILED_HERE, text, None))
+        elif task.state is TaskState.SKIPPED or (
+            task.state is TaskState.DONE and is_older(machine.image, target)
+        ):
+            text = "the running rollout ends; the next one takes this machine"
+            draft.holds.append(_hold(machine, HoldReason.NOT_IN_ROLLOUT, text, None))
+    _explain(draft, left)
+
+
+def _hold(machine: Machine, reason: HoldReason, text: str, until: datetime | None) -> Hold:
+    assert machine.lifecycle is Lifecycle.PRESENT
+    return Hold(
+        machine=machine.id,
+        system=System.OS_IMAGE,
+        reason=reason,
+        until=until,
+        lifted_by=text,
+        priority=Priority.OTHER,
+    )
