@@ -12,7 +12,7 @@ The journal of an action is its row: intent (written by `commit_plan`) → attem
 a known key is not written again.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
@@ -61,10 +61,12 @@ class ActionResult:
     Attributes:
         status: what the platform then said of the machine; None if it could not be asked.
         kind: of the DriverError, or empty.
+        retryable: the same call may succeed later; the executor decides whether it tries again.
     """
 
     succeeded: bool
     kind: str = ""
+    retryable: bool = False
     detail: str = ""
     status: MachineStatus | None = None
 
@@ -84,6 +86,25 @@ class Sighting:
     phase: int | None = None
     skip: bool | None = None
     detail: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WatchedMachine:
+    """What watching one machine's health needs.
+
+    Attributes:
+        probe: the group's health source in its wire form; empty when it has none.
+        source: a `core.health.HealthSource`.
+        watch_from: the watch begins anew when this moves; nothing seen before it counts.
+        health: as the row has it.
+    """
+
+    machine: MachineId
+    address: str
+    probe: Mapping[str, object]
+    source: str
+    watch_from: datetime
+    health: Health
 
 
 class FleetStore(Protocol):
@@ -138,9 +159,7 @@ class FleetStore(Protocol):
         """Give the action back, to be claimed again from `not_before` on."""
         ...
 
-    def finish_action(
-        self, key: str, *, fence: int, result: ActionResult, now: datetime
-    ) -> bool:
+    def finish_action(self, key: str, *, fence: int, result: ActionResult, now: datetime) -> bool:
         """Record the outcome, once, and mark the group.
 
         With a status, writes image, kept version, boots and address; sets the machine's health
@@ -158,6 +177,14 @@ class FleetStore(Protocol):
 
     def mark_group(self, group: GroupId, *, now: datetime) -> None:
         """Make the group due."""
+        ...
+
+    def park_group(self, group: GroupId, *, trace: str, until: datetime) -> None:
+        """Keep the trace in the group's history and leave the group alone until then."""
+        ...
+
+    def watched(self, machines: Sequence[MachineId] | None = None) -> Sequence[WatchedMachine]:
+        """The machines whose health is to be watched: all present ones, or the named ones."""
         ...
 
     def raise_clock_mark(self, now: datetime) -> datetime:

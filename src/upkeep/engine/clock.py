@@ -1,0 +1,63 @@
+"""The engine's own time: it never goes back, not even over a restart.
+
+It advances with the monotonic clock from a stored high-water mark.  The wall clock is only
+compared with it: while the two differ by more than 30 s nothing disruptive starts
+(`CLOCK_STEPPED`), until they agree again or an operator accepts the step.  Source: DESIGN §5.
+"""
+
+from datetime import datetime, timedelta
+
+from upkeep.engine.fleet_store import FleetStore
+from upkeep.ports import Clock
+
+STEP_MAX = timedelta(seconds=30)
+
+# How far the stored mark may lag behind: what a crash can lose of the engine's time.
+MARK_EVERY = timedelta(seconds=5)
+
+
+class EngineClock:
+    """Engine time for one process.
+
+    After an outage the wall clock is believed if it is ahead of the mark (the server was down so
+    long); if it is behind, the engine goes on from the mark and reports a step.
+    """
+
+    def __init__(self, clock: Clock, store: FleetStore) -> None:
+        self._clock = clock
+        self._store = store
+        wall = clock.now()
+        mark = store.raise_clock_mark(wall)
+        self._base = max(wall, mark)
+        self._base_monotonic = clock.monotonic()
+        self._marked = self._base
+        # The difference that has been accepted: zero, or what an operator agreed to.
+        self._accepted = timedelta(0)
+
+    def now(self) -> datetime:
+        """Aware, UTC; never lower than any answer before, in this process or an earlier one."""
+        elapsed = self._clock.monotonic() - self._base_monotonic
+        now = self._base + timedelta(seconds=elapsed)
+        if now - self._marked >= MARK_EVERY:
+            self._marked = self._store.raise_clock_mark(now)
+        return now
+
+    def stepped(self) -> timedelta | None:
+        """By how much the wall clock differs from what was accepted; None within 30 s."""
+        difference = self._clock.now() - self.now() - self._accepted
+        return difference if abs(difference) > STEP_MAX else None
+
+    def accept_step(self) -> timedelta:
+        """An operator says that the wall clock is right; answers the step that was accepted.
+
+        A step forward moves the engine's time to the wall clock.  A step back cannot: the engine
+        goes on from where it is and tolerates the difference from now on.
+        """
+        wall, now = self._clock.now(), self.now()
+        if wall > now:
+            self._base, self._base_monotonic = wall, self._clock.monotonic()
+            self._accepted = timedelta(0)
+            self._marked = self._store.raise_clock_mark(wall)
+        else:
+            self._accepted = wall - now
+        return wall - now

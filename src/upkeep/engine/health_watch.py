@@ -1,0 +1,217 @@
+"""Watches the health of machines: what the prober and the agents say becomes a row's health.
+
+One object a process.  Its memory is a cache: after a restart it begins from the rows, with every
+agent counted as heard from just now.  It writes only when a machine's effective health, or what
+its application asks of a rollout, changes; everything else stays in memory.
+
+When a machine's `watch_from` moves (an action on it has ended), all that was seen before is
+forgotten, and a probe that was on its way is dropped when it comes back.
+
+Who sends probes and when is `prober.py`; which witness decides is `core/health.py`.
+"""
+
+import threading
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from upkeep.agent import health as rules
+from upkeep.core.health import HealthSource, combine
+from upkeep.core.model import Health, MachineId
+from upkeep.engine.fleet_store import FleetStore, Sighting, WatchedMachine
+from upkeep.ports import ProbeResult
+
+# An agent that has been silent for three of its intervals is not there.
+SILENT_INTERVALS = 3
+AGENT_INTERVAL_DEFAULT = timedelta(minutes=5)
+
+
+@dataclass(slots=True)
+class _Watch:
+    machine: WatchedMachine
+    settings: rules.ProbeSettings | None
+    outside: rules.Health | None
+    source: HealthSource
+    inside: Health
+    agent_heard_at: datetime
+    agent_interval: timedelta
+    answers: bool
+    written: Health
+    next_probe_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DueProbe:
+    """One probe to send now; hand it back to `probed` with what came of it."""
+
+    machine: MachineId
+    address: str
+    settings: rules.ProbeSettings
+    begun_at: datetime
+
+
+class HealthWatch:
+    """See the module text.  Safe to call from several threads."""
+
+    def __init__(self, store: FleetStore) -> None:
+        self._store = store
+        self._watches: dict[MachineId, _Watch] = {}
+        self._lock = threading.RLock()
+
+    def load(self, machines: Sequence[WatchedMachine], *, now: datetime) -> None:
+        """Watch exactly these; what is known of a machine whose `watch_from` stands is kept."""
+        with self._lock:
+            wanted = {machine.machine for machine in machines}
+            for gone in [m for m in self._watches if m not in wanted]:
+                del self._watches[gone]
+            self.update(machines, now=now)
+
+    def update(self, machines: Iterable[WatchedMachine], *, now: datetime) -> None:
+        """Add or renew single machines, as after an action on them."""
+        with self._lock:
+            for machine in machines:
+                known = self._watches.get(machine.machine)
+                if known is not None and _same_watch(known.machine, machine):
+                    known.machine = machine
+                    continue
+                self._watches[machine.machine] = _begin(machine, known, now)
+
+    def due(self, *, now: datetime) -> list[DueProbe]:
+        """The probes to send now; each machine's next one is an interval later, start to start."""
+        with self._lock:
+            probes = []
+            for watch in self._watches.values():
+                if watch.settings is None or watch.next_probe_at > now:
+                    continue
+                interval = timedelta(milliseconds=watch.settings.interval_ms)
+                watch.next_probe_at = max(watch.next_probe_at + interval, now + interval / 2)
+                if watch.machine.address and watch.source is not HealthSource.INSIDE:
+                    probes.append(
+                        DueProbe(
+                            machine=watch.machine.machine,
+                            address=watch.machine.address,
+                            settings=watch.settings,
+                            begun_at=now,
+                        )
+                    )
+            return probes
+
+    def next_probe_at(self) -> datetime | None:
+        with self._lock:
+            return min(
+                (w.next_probe_at for w in self._watches.values() if w.settings is not None),
+                default=None,
+            )
+
+    def probed(self, probe: DueProbe, result: ProbeResult, *, now: datetime) -> bool:
+        """One probe came back; True if the machine's health changed."""
+        with self._lock:
+            watch = self._watches.get(probe.machine)
+            if watch is None or watch.settings is None or watch.outside is None:
+                return False
+            if probe.begun_at < watch.machine.watch_from or probe.settings != watch.settings:
+                return False  # It looked at the machine before the work on it ended.
+            observation = rules.judge(
+                watch.settings,
+                answered=result.answered,
+                status=result.status,
+                body=result.body,
+                detail=result.detail,
+            )
+            watch.answers = result.answered
+            watch.outside = rules.observe(
+                watch.settings, watch.outside, observation, now=now.timestamp()
+            )
+            return self._write(watch, now=now, detail=observation.detail)
+
+    def heard(self, machine: MachineId, *, now: datetime, interval: timedelta) -> None:
+        """The agent checked in and nothing has changed; costs no write."""
+        with self._lock:
+            watch = self._watches.get(machine)
+            if watch is not None:
+                silent = self._is_silent(watch, now)
+                watch.agent_heard_at = now
+                watch.agent_interval = interval
+                if silent:
+                    self._write(watch, now=now, detail="the agent is back")
+
+    def reported(
+        self, machine: MachineId, inside: Health, *, now: datetime, interval: timedelta, detail: str
+    ) -> bool:
+        """The agent's own view of its application changed; True if the machine's health did."""
+        with self._lock:
+            watch = self._watches.get(machine)
+            if watch is None:
+                return False
+            watch.agent_heard_at = now
+            watch.agent_interval = interval
+            watch.inside = inside
+            return self._write(watch, now=now, detail=detail)
+
+    def sweep(self, *, now: datetime) -> int:
+        """Grace periods that ended and agents that fell silent; answers how many changed."""
+        with self._lock:
+            changed = 0
+            for watch in self._watches.values():
+                if watch.settings is not None and watch.outside is not None:
+                    watch.outside = rules.expire(watch.settings, watch.outside, now=now.timestamp())
+                changed += self._write(watch, now=now, detail="")
+            return changed
+
+    def _is_silent(self, watch: _Watch, now: datetime) -> bool:
+        return now - watch.agent_heard_at > SILENT_INTERVALS * watch.agent_interval
+
+    def _write(self, watch: _Watch, *, now: datetime, detail: str) -> bool:
+        health = self._effective(watch, now)
+        if health is watch.written:
+            return False
+        watch.written = health
+        metrics = watch.outside.metrics if watch.outside is not None else rules.NO_METRICS
+        return self._store.observe(
+            watch.machine.machine,
+            Sighting(health=health, phase=metrics.phase, skip=metrics.skip, detail=detail),
+            now=now,
+        )
+
+    def _effective(self, watch: _Watch, now: datetime) -> Health:
+        outside = Health.HEALTHY if watch.outside is None else Health(watch.outside.state.value)
+        source = HealthSource.INSIDE if watch.outside is None else watch.source
+        return combine(
+            source,
+            inside=watch.inside,
+            outside=outside,
+            outside_answers=watch.answers,
+            agent_silent=self._is_silent(watch, now),
+        )
+
+
+def _same_watch(known: WatchedMachine, machine: WatchedMachine) -> bool:
+    return (
+        known.watch_from == machine.watch_from
+        and known.probe == machine.probe
+        and known.source == machine.source
+    )
+
+
+def _begin(machine: WatchedMachine, known: _Watch | None, now: datetime) -> _Watch:
+    """A new watch: from the row after a restart, from nothing after work on the machine."""
+    settings = rules.parse_settings(machine.probe) if machine.probe else None
+    outside = None
+    if settings is not None:
+        outside = rules.start(settings, now=now.timestamp())
+        if known is None and machine.health is not Health.INITIALIZING:
+            # This process has just started; the row is what the one before had seen.
+            seen = rules.HealthState(machine.health.value)
+            outside = rules.Health(seen, since=now.timestamp(), grace_ends_at=None)
+    return _Watch(
+        machine=machine,
+        settings=settings,
+        outside=outside,
+        source=HealthSource(machine.source),
+        inside=machine.health if known is None else Health.INITIALIZING,
+        agent_heard_at=now,
+        agent_interval=known.agent_interval if known else AGENT_INTERVAL_DEFAULT,
+        answers=machine.health in (Health.HEALTHY, Health.UNHEALTHY),
+        written=machine.health,
+        next_probe_at=now,
+    )
