@@ -289,14 +289,15 @@ def sync_directory(directory: Path) -> None:
 
 
 @contextmanager
-def held_lock(path: Path, wait_max_s: float) -> Iterator[int]:
+def held_lock(path: Path, wait_max_s: float, *, is_shared: bool = False) -> Iterator[int]:
     """Hold the file's lock; yields its descriptor.  TIMED_OUT when somebody keeps it."""
+    mode = fcntl.LOCK_SH if is_shared else fcntl.LOCK_EX
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         deadline = time.monotonic() + wait_max_s
         while True:
             try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(descriptor, mode | fcntl.LOCK_NB)
                 break
             except BlockingIOError:
                 if time.monotonic() > deadline:
