@@ -176,10 +176,14 @@ class Draft:
 
 
 def domain_names(machine: Machine) -> tuple[tuple[str, str], ...]:
-    """The domains whose loss takes this machine with it; unnamed ones do not exist."""
+    """The domains whose loss takes this machine with it.
+
+    Zones and hosts without a name do not exist; a fault domain belongs to one group and zone.
+    """
     names = []
     if machine.zone:
         names.append(("zone", machine.zone))
     if machine.host:
         names.append(("host", machine.host))
+    names.append(("fault_domain", f"{machine.zone}/{machine.fault_domain}"))
     return tuple(names)

@@ -27,7 +27,8 @@ class ReadMark:
 
     Attributes:
         marks: how often the group had been marked; a mark made after the read is not lost.
-        fence: of this planner's claim on the group; a later planner makes an earlier one fail.
+        fence: rises with each plan committed for the group: of two planners that read the same
+            state the first to commit wins and the other writes nothing.
     """
 
     marks: int
@@ -123,7 +124,7 @@ class FleetStore(Protocol):
     ) -> tuple[Snapshot, ReadMark] | None:
         """The group at this moment in a fixed number of queries; None if it is gone.
 
-        Takes the planner's claim on the group: its fence rises by one.
+        Only reads: a tick that has nothing to write costs no disk flush.
         """
         ...
 
@@ -171,7 +172,8 @@ class FleetStore(Protocol):
     def observe(self, machine: MachineId, sighting: Sighting, *, now: datetime) -> bool:
         """Write what has changed, bump its budgets' versions, mark its group; True if any did.
 
-        Turning UNKNOWN outside of work sets `lost_at`; turning anything else sets `back_at`.
+        Turning UNKNOWN sets `lost_at`, unless an action is under way or a task of the machine is
+        in hand or baking; turning from UNKNOWN to anything else sets `back_at`.
         """
         ...
 

@@ -1,0 +1,221 @@
+"""The journal of actions: claimed in small batches by any replica, fenced, kept by key.
+
+Rules learnt by measuring (DESIGN §6): claims take rows with SKIP LOCKED on PostgreSQL, apart from
+the sweep for leases that have run out; a heartbeat never shortens a lease.  A fence is drawn from
+the machine's own counter, so it rises over all actions of one machine.
+"""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, Row, select, update
+
+from upkeep.core.model import Action, GroupId, Health, MachineId, RolloutId, Verb
+from upkeep.engine.fleet_store import ActionResult, LeasedAction
+from upkeep.store import tables as t
+from upkeep.store.budget_rows import recount
+from upkeep.store.database import to_us
+
+# Verbs that the agent performs; they wait in the machine's mailbox instead of being leased.
+AGENT_VERBS = (Verb.DRAIN,)
+
+_TAKES_DOWN = frozenset({Verb.STOP, Verb.RESTART, Verb.REPLACE_OS_DISK, Verb.SWITCH_BACK})
+
+
+def claim(
+    connection: Connection, owner: str, *, now: datetime, lease_until: datetime, limit: int
+) -> list[LeasedAction]:
+    """See `FleetStore.claim_actions`."""
+    ready = select(t.actions.c.key).where(
+        t.actions.c.state == "ready",
+        t.actions.c.ready_at <= to_us(now),
+        t.actions.c.verb.not_in(AGENT_VERBS),
+    )
+    expired = select(t.actions.c.key).where(
+        t.actions.c.state == "leased", t.actions.c.lease_until <= to_us(now)
+    )
+    keys: list[str] = []
+    for query, order in ((expired, t.actions.c.lease_until), (ready, t.actions.c.ready_at)):
+        if len(keys) < limit:
+            rows = connection.execute(
+                query.order_by(order, t.actions.c.key)
+                .limit(limit - len(keys))
+                .with_for_update(skip_locked=True)
+            )
+            keys += [row.key for row in rows]
+    return [_lease(connection, key, owner, now, lease_until) for key in sorted(keys)]
+
+
+def _lease(
+    connection: Connection, key: str, owner: str, now: datetime, lease_until: datetime
+) -> LeasedAction:
+    row = connection.execute(
+        select(
+            t.actions,
+            t.machines.c.name.label("machine_name"),
+            t.machines.c.fence.label("machine_fence"),
+            t.groups.c.platform,
+            t.groups.c.image_name,
+        )
+        .select_from(
+            t.actions.join(t.machines, t.machines.c.id == t.actions.c.machine_id).join(
+                t.groups, t.groups.c.id == t.actions.c.group_id
+            )
+        )
+        .where(t.actions.c.key == key)
+    ).one()
+    fence = row.machine_fence + 1
+    machine_values: dict[str, Any] = {"fence": fence, "in_work": 1}
+    if row.verb in _TAKES_DOWN:
+        machine_values |= {"health": Health.INITIALIZING, "health_since": to_us(now)}
+    connection.execute(
+        update(t.machines).where(t.machines.c.id == row.machine_id).values(machine_values)
+    )
+    if row.verb in _TAKES_DOWN:
+        recount(connection, [row.machine_id])
+    connection.execute(
+        update(t.actions)
+        .where(t.actions.c.key == key)
+        .values(
+            state="leased",
+            owner=owner,
+            fence=fence,
+            attempts=row.attempts + 1,
+            lease_until=to_us(lease_until),
+            started_at=row.started_at or to_us(now),
+        )
+    )
+    return LeasedAction(
+        action=action_from(row),
+        fence=fence,
+        attempts=row.attempts + 1,
+        machine_name=row.machine_name,
+        platform=row.platform,
+        image_name=row.image_name,
+    )
+
+
+def action_from(row: Row[Any]) -> Action:
+    return Action(
+        key=row.key,
+        group=GroupId(row.group_id),
+        machine=MachineId(row.machine_id),
+        rollout=RolloutId(row.rollout_id),
+        verb=Verb(row.verb),
+        version=row.version,
+    )
+
+
+def extend_lease(connection: Connection, key: str, *, fence: int, lease_until: datetime) -> bool:
+    mine = (t.actions.c.key == key, t.actions.c.fence == fence, t.actions.c.state == "leased")
+    if connection.execute(select(t.actions.c.key).where(*mine)).first() is None:
+        return False
+    connection.execute(
+        update(t.actions)
+        .where(*mine, t.actions.c.lease_until < to_us(lease_until))
+        .values(lease_until=to_us(lease_until))
+    )
+    return True
+
+
+def retry(
+    connection: Connection, key: str, *, fence: int, result: ActionResult, not_before: datetime
+) -> None:
+    connection.execute(
+        update(t.actions)
+        .where(t.actions.c.key == key, t.actions.c.fence == fence, t.actions.c.state == "leased")
+        .values(
+            state="ready",
+            ready_at=to_us(not_before),
+            lease_until=None,
+            kind=result.kind,
+            detail=result.detail,
+        )
+    )
+
+
+def finish(
+    connection: Connection, key: str, *, fence: int, result: ActionResult, now: datetime
+) -> str | None:
+    """Record the outcome once; the group to mark, or None if the action was somebody else's."""
+    row = connection.execute(
+        select(t.actions).where(t.actions.c.key == key).with_for_update()
+    ).first()
+    if row is None:
+        return None
+    _write_status(connection, row, result, now)
+    if row.fence != fence or row.state != "leased":
+        return None
+    connection.execute(
+        update(t.actions)
+        .where(t.actions.c.key == key)
+        .values(
+            state="succeeded" if result.succeeded else "failed",
+            kind=result.kind,
+            detail=result.detail,
+            ended_at=to_us(now),
+            lease_until=None,
+        )
+    )
+    connection.execute(
+        update(t.machines).where(t.machines.c.id == row.machine_id).values(in_work=0)
+    )
+    return str(row.group_id)
+
+
+def _write_status(
+    connection: Connection, row: Row[Any], result: ActionResult, now: datetime
+) -> None:
+    """What the platform said of the machine is true whoever asked."""
+    status = result.status
+    if status is None:
+        return
+    values: dict[str, Any] = {
+        "kept": status.kept_version,
+        "boots": status.boots,
+        "health": Health.INITIALIZING,
+        "health_since": to_us(now),
+        "watch_from": to_us(now),
+    }
+    if status.image_version:
+        values["image"] = status.image_version
+    if status.address:
+        values["address"] = status.address
+    connection.execute(update(t.machines).where(t.machines.c.id == row.machine_id).values(values))
+    recount(connection, [row.machine_id])
+
+
+def mailbox(connection: Connection, machine: str) -> Sequence[Row[Any]]:
+    """The commands that wait for a machine's agent, oldest first."""
+    return connection.execute(
+        select(t.actions)
+        .where(
+            t.actions.c.machine_id == machine,
+            t.actions.c.state == "ready",
+            t.actions.c.verb.in_(AGENT_VERBS),
+        )
+        .order_by(t.actions.c.created_at, t.actions.c.key)
+    ).all()
+
+
+def finish_by_agent(
+    connection: Connection, machine: str, key: str, *, succeeded: bool, detail: str, now: datetime
+) -> str | None:
+    """An agent says how a command of its own ended; the group to mark, once."""
+    row = connection.execute(
+        select(t.actions.c.group_id).where(
+            t.actions.c.key == key,
+            t.actions.c.machine_id == machine,
+            t.actions.c.ended_at.is_(None),
+            t.actions.c.verb.in_(AGENT_VERBS),
+        )
+    ).first()
+    if row is None:
+        return None
+    connection.execute(
+        update(t.actions)
+        .where(t.actions.c.key == key)
+        .values(state="succeeded" if succeeded else "failed", detail=detail, ended_at=to_us(now))
+    )
+    return str(row.group_id)

@@ -1,0 +1,85 @@
+"""The one door to the database: engine, transactions, moments.
+
+SQLite runs in WAL mode with `synchronous=FULL`: an intent or an outcome that was committed
+survives a power cut.  A write transaction begins IMMEDIATE, so two writers queue instead of
+failing half-way.  PostgreSQL runs READ COMMITTED with row locks taken where a noun's file says so.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from sqlalchemy import Connection, Engine, create_engine, event
+
+# How long one writer waits for another before it gives up.
+BUSY_MS = 30_000
+POOL_SIZE = 16
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+
+
+def to_us(moment: datetime) -> int:
+    """Microseconds since 1970 UTC."""
+    return (moment - _EPOCH) // _MICROSECOND
+
+
+def to_us_or_none(moment: datetime | None) -> int | None:
+    return None if moment is None else to_us(moment)
+
+
+def from_us(us: int) -> datetime:
+    return _EPOCH + timedelta(microseconds=us)
+
+
+def from_us_or_none(us: int | None) -> datetime | None:
+    return None if us is None else from_us(us)
+
+
+class Database:
+    """Connections and transactions over one URL: `sqlite:////var/lib/upkeep/upkeep.db` or
+    `postgresql+psycopg://…`."""
+
+    def __init__(self, url: str) -> None:
+        self.is_sqlite = url.startswith("sqlite")
+        arguments: dict[str, Any] = {}
+        if self.is_sqlite:
+            arguments["connect_args"] = {"timeout": BUSY_MS / 1000, "check_same_thread": False}
+        self.engine: Engine = create_engine(
+            url, pool_size=POOL_SIZE, max_overflow=POOL_SIZE, **arguments
+        )
+        if self.is_sqlite:
+            event.listen(self.engine, "connect", _prepare_sqlite)
+            event.listen(self.engine, "begin", _begin_sqlite)
+        self._writer = self.engine.execution_options(upkeep_write=True)
+
+    @contextmanager
+    def read(self) -> Iterator[Connection]:
+        """One consistent view; nothing is written."""
+        with self.engine.connect() as connection, connection.begin():
+            yield connection
+
+    @contextmanager
+    def write(self) -> Iterator[Connection]:
+        """One transaction: whole or not at all."""
+        with self._writer.connect() as connection, connection.begin():
+            yield connection
+
+    def close(self) -> None:
+        self.engine.dispose()
+
+
+def _prepare_sqlite(connection: Any, record: object) -> None:
+    connection.isolation_level = None  # We begin transactions ourselves, below.
+    cursor = connection.cursor()
+    cursor.execute("PRAGMA journal_mode=WAL")
+    cursor.execute("PRAGMA synchronous=FULL")
+    cursor.execute("PRAGMA foreign_keys=ON")
+    cursor.execute(f"PRAGMA busy_timeout={BUSY_MS}")
+    cursor.close()
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    writes = connection.get_execution_options().get("upkeep_write", False)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")

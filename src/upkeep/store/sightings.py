@@ -1,0 +1,68 @@
+"""Writes what was seen of a machine, and only what has changed."""
+
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, Row, select, update
+
+from upkeep.core.model import Health, MachineId
+from upkeep.core.task import IN_HAND, TaskState
+from upkeep.engine.fleet_store import Sighting
+from upkeep.store import tables as t
+from upkeep.store.budget_rows import recount
+from upkeep.store.database import to_us
+
+
+def observe(
+    connection: Connection, machine: MachineId, sighting: Sighting, *, now: datetime
+) -> str | None:
+    """See `FleetStore.observe`; the group to mark, or None if nothing changed."""
+    row = connection.execute(
+        select(t.machines).where(t.machines.c.id == machine).with_for_update()
+    ).first()
+    if row is None or row.lifecycle == "deleted":
+        return None
+    values: dict[str, Any] = {}
+    for name in ("image", "boots", "address", "phase"):
+        seen = getattr(sighting, name)
+        if seen is not None and seen != getattr(row, name):
+            values[name] = seen
+    if sighting.skip is not None and int(sighting.skip) != row.skip:
+        values["skip"] = int(sighting.skip)
+    if sighting.health is not None and sighting.health != row.health:
+        values |= _health_values(connection, row, sighting, now)
+    if not values:
+        return None
+    connection.execute(update(t.machines).where(t.machines.c.id == machine).values(values))
+    if "health" in values:
+        recount(connection, [machine])
+    return str(row.group_id)
+
+
+def _health_values(
+    connection: Connection, row: Row[Any], sighting: Sighting, now: datetime
+) -> dict[str, Any]:
+    values: dict[str, Any] = {
+        "health": sighting.health,
+        "health_since": to_us(now),
+        "health_detail": sighting.detail or "",
+    }
+    if sighting.health is Health.UNKNOWN:
+        if not _in_somebodys_hands(connection, row):
+            values["lost_at"] = to_us(now)
+    elif row.health == Health.UNKNOWN:
+        values["back_at"] = to_us(now)
+    return values
+
+
+def _in_somebodys_hands(connection: Connection, row: Row[Any]) -> bool:
+    """Away because of work on it, or while its new version bakes: nobody has lost it."""
+    if row.in_work:
+        return True
+    in_hand = select(t.tasks.c.machine_id).where(
+        t.tasks.c.machine_id == row.id, t.tasks.c.state.in_(_OURS)
+    )
+    return connection.execute(in_hand.limit(1)).first() is not None
+
+
+_OURS = (*sorted(IN_HAND), TaskState.BAKING)
