@@ -1,0 +1,599 @@
+"""The fleet's rows in memory: `FleetStore` for simulated years in minutes.
+
+It keeps the contract of engine/fleet_store.py (one suite runs on it and on the SQL store) and
+adds a way to lose the process (what operators do is in memory_operator.py).  Every write method
+calls `before` and `after` with its own name; a hook that raises `Killed` is a process that died
+before the write was durable, or after it and before anybody heard of it.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from datetime import datetime, timedelta
+from typing import Concatenate, ParamSpec, TypeVar
+
+from upkeep.core.admission import DISRUPTIVE
+from upkeep.core.blame import RESUME_AFTER
+from upkeep.core.model import (
+    OPEN_STATES,
+    Budget,
+    BudgetId,
+    Domain,
+    Group,
+    GroupId,
+    Health,
+    HoldReason,
+    Lifecycle,
+    Machine,
+    MachineId,
+    Outcome,
+    Plan,
+    Priority,
+    Snapshot,
+    Verb,
+)
+from upkeep.core.task import IN_HAND
+from upkeep.engine.fleet_store import (
+    ActionResult,
+    LeasedAction,
+    ReadMark,
+    Sighting,
+    WatchedMachine,
+)
+from upkeep.ports import MachineStatus, Power
+from upkeep.sim.memory_rows import (
+    ActionRow,
+    ActionState,
+    BudgetRow,
+    Catalogue,
+    GroupRow,
+    MachineExtra,
+)
+
+# The core asks for the ended rollouts of the last two months.
+PAST_KEPT = timedelta(days=62)
+
+# After these the machine has started anew, so what was seen before says nothing.
+_RENEWS = DISRUPTIVE | {Verb.SWITCH_BACK, Verb.START}
+
+_WAITING = (HoldReason.BUDGET_SPENT, HoldReason.BUDGET_RESERVED)
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class Killed(BaseException):
+    """The process is gone at this instruction; only the simulator may catch it."""
+
+
+def _write(
+    method: "Callable[Concatenate[MemoryStore, P], R]",
+) -> "Callable[Concatenate[MemoryStore, P], R]":
+    """One durable step: the two moments at which a process can die around it."""
+    name = method.__name__
+
+    def step(self: "MemoryStore", /, *args: P.args, **kwargs: P.kwargs) -> R:
+        self.before(name)
+        result = method(self, *args, **kwargs)
+        self.after(name)
+        return result
+
+    step.__name__, step.__doc__ = name, method.__doc__
+    return step
+
+
+class MemoryStore:
+    """See the module text."""
+
+    def __init__(self) -> None:
+        self.before: Callable[[str], None] = _nothing
+        self.after: Callable[[str], None] = _nothing
+        self.groups: dict[GroupId, GroupRow] = {}
+        self.group_of: dict[MachineId, GroupId] = {}
+        self.budgets: dict[BudgetId, BudgetRow] = {}
+        self.catalogue = Catalogue()
+        self.actions: dict[str, ActionRow] = {}
+        self._pending: dict[str, ActionRow] = {}  # Those not DONE, oldest first.
+        self.budgets_of: dict[GroupId, list[BudgetRow]] = {}
+        # (kind, name) → size, and machine → when it was lost and came back.
+        self._domain_size: dict[tuple[str, str], int] = {}
+        self._away: dict[tuple[str, str], dict[MachineId, tuple[datetime, datetime | None]]] = {}
+        self._mark: datetime | None = None
+
+    # Planning.
+
+    def due_groups(self, now: datetime, limit: int) -> Sequence[GroupId]:
+        due = []
+        for key, row in self.groups.items():
+            since = row.due_since(now)
+            if since is not None:
+                due.append((since, key))
+        due.sort()
+        return [key for _, key in due[:limit]]
+
+    def next_wake(self) -> datetime | None:
+        wakes = []
+        for row in self.groups.values():
+            moment = row.next_wake
+            if row.marks > row.committed_marks:
+                moment = row.marked_at or moment
+            if row.parked_until is not None and (moment is None or moment < row.parked_until):
+                moment = row.parked_until if row.marks > row.committed_marks else moment
+            if moment is not None:
+                wakes.append(moment)
+        return min(wakes, default=None)
+
+    def read_group(
+        self, group: GroupId, *, now: datetime, clock_stepped: bool
+    ) -> tuple[Snapshot, ReadMark] | None:
+        row = self.groups.get(group)
+        if row is None:
+            return None
+        row.fence += 1
+        row.read_as = row.group
+        machines = row.sorted_machines()
+        open_ids = sorted(row.open)
+        outcomes: dict[str, Outcome] = {}
+        for rollout in open_ids:
+            outcomes.update(row.outcomes.get(rollout, {}))
+        snapshot = Snapshot(
+            group=row.group,
+            machines=machines,
+            versions=self.catalogue.of(row.group.image_name),
+            rollouts=tuple(row.open[key] for key in open_ids),
+            past=tuple(r for r in row.past if r.ended_at and now - r.ended_at < PAST_KEPT),
+            tasks=tuple(
+                row.tasks[rollout][machine]
+                for rollout in open_ids
+                for machine in sorted(row.tasks[rollout])
+            ),
+            outcomes=outcomes,
+            budgets=tuple(self._budget(b, row, now) for b in self.budgets_of[group]),
+            claims=tuple(row.claims[key] for key in sorted(row.claims)),
+            calls=tuple(row.calls.values()),
+            domains=self._domains(machines, now),
+            windows=row.windows,
+            blackouts=row.blackouts,
+            clock_stepped=clock_stepped,
+        )
+        return snapshot, ReadMark(marks=row.marks, fence=row.fence)
+
+    def _budget(self, budget: BudgetRow, row: GroupRow, now: datetime) -> Budget:
+        group = row.group.id
+        size: dict[str, int] = {}
+        for (_, zone), count in budget.size.items():
+            size[zone] = size.get(zone, 0) + count
+        elsewhere: dict[str, int] = {}
+        for (owner, zone), count in budget.used.items():
+            if owner != group:
+                elsewhere[zone] = elsewhere.get(zone, 0) + count
+        members = None
+        if budget.selector.zone:
+            members = frozenset(m.id for m in row.machines.values() if m.id in budget.counted)
+        return replace(
+            budget.rule,
+            size=size,
+            used_elsewhere=elsewhere,
+            members=members,
+            version=budget.version,
+            started=budget.started_within(now),
+            waiting_elsewhere=self._waiting_elsewhere(budget, group),
+        )
+
+    def _waiting_elsewhere(
+        self, budget: BudgetRow, group: GroupId
+    ) -> tuple[Priority, datetime] | None:
+        longest: tuple[datetime, Priority] | None = None
+        for other in budget.selector.groups:
+            if other == group or other not in self.groups:
+                continue
+            for hold, since in self.groups[other].holds.values():
+                if hold.budget == budget.rule.id:
+                    candidate = (since, hold.priority)
+                    longest = candidate if longest is None else min(longest, candidate)
+        return None if longest is None else (longest[1], longest[0])
+
+    def _domains(self, machines: Sequence[Machine], now: datetime) -> tuple[Domain, ...]:
+        names = {("zone", m.zone) for m in machines if m.zone}
+        names |= {("host", m.host) for m in machines if m.host}
+        domains = []
+        for kind, name in sorted(names):
+            away = self._away.get((kind, name))
+            if not away:
+                continue
+            for machine, (_, back_at) in list(away.items()):
+                if back_at is not None and now - back_at >= RESUME_AFTER:
+                    del away[machine]
+            domains.append(
+                Domain(
+                    kind=kind,
+                    name=name,
+                    size=self._domain_size.get((kind, name), 0),
+                    away=tuple(away[key] for key in sorted(away)),
+                )
+            )
+        return tuple(domains)
+
+    @_write
+    def commit_plan(self, plan: Plan, read: ReadMark, *, now: datetime) -> bool:
+        row = self.groups.get(plan.group.id)
+        if row is None or row.fence != read.fence:
+            return False
+        for budget, version in plan.budget_versions.items():
+            if self.budgets[budget].version != version:
+                return False
+        self._write_group(row, plan.group)
+        self._write_rollouts(row, plan)
+        for claim in plan.claims:
+            row.claims[(claim.budget, claim.machine)] = claim
+            if self.budgets[claim.budget].rule.rate:
+                self.budgets[claim.budget].started.append(claim.taken_at)
+        for key in plan.released:
+            row.claims.pop(key, None)
+        for machine in plan.machines:
+            self._write_machine(row, machine, now)
+        for touched in sorted({c.machine for c in plan.claims} | {m for _, m in plan.released}):
+            self._recount(row, touched)
+        for action in plan.actions:
+            if action.key not in self.actions:
+                self.actions[action.key] = ActionRow(action=action, not_before=now)
+                self._pending[action.key] = self.actions[action.key]
+        self._write_holds(row, plan, now)
+        row.story.extend(plan.story)
+        for call, refusal in plan.calls_done:
+            row.calls.pop(call, None)
+            row.calls_done[call] = refusal
+        row.committed_marks = read.marks
+        row.next_wake = plan.next_wake
+        return True
+
+    def _write_group(self, row: GroupRow, after: Group) -> None:
+        """Only what the core owns; the rest is the operators'."""
+        assert row.read_as is not None
+        row.group = replace(
+            row.group,
+            baked=after.baked,
+            next_ordinal=after.next_ordinal,
+            next_rollout=after.next_rollout,
+            capacity=max(0, row.group.capacity + after.capacity - row.read_as.capacity),
+        )
+
+    def _write_rollouts(self, row: GroupRow, plan: Plan) -> None:
+        for rollout in plan.rollouts:
+            row.tasks.setdefault(rollout.id, {})
+            if known := row.open.get(rollout.id):
+                rollout = replace(
+                    rollout, paused=known.paused, cancel_requested=known.cancel_requested
+                )
+            row.open[rollout.id] = rollout
+        for task in plan.tasks:
+            row.tasks[task.rollout][task.machine] = task
+        for rollout in plan.rollouts:
+            if rollout.state not in OPEN_STATES:
+                row.past.insert(0, row.open.pop(rollout.id))
+                del row.tasks[rollout.id]
+                row.outcomes.pop(rollout.id, None)
+
+    def _write_machine(self, row: GroupRow, after: Machine, now: datetime) -> None:
+        """Only what the core owns: what was observed meanwhile is not written back."""
+        known = row.machines.get(after.id)
+        if after.lifecycle is Lifecycle.DELETED:
+            self._forget_machine(row, after.id)
+        elif known is None:
+            self.put_machine(row, after)
+            row.extras[after.id] = MachineExtra(platform=row.platform, watch_from=now)
+        else:
+            self.put_machine(
+                row, replace(known, lifecycle=after.lifecycle, worked_at=after.worked_at)
+            )
+
+    def _write_holds(self, row: GroupRow, plan: Plan, now: datetime) -> None:
+        holds = {}
+        for hold in plan.holds:
+            key = (hold.machine, hold.system)
+            before = row.holds.get(key)
+            same = before is not None and before[0].reason is hold.reason
+            holds[key] = (hold, before[1] if same and before is not None else now)
+        row.holds = holds
+
+    # The journal of actions.
+
+    @_write
+    def claim_actions(
+        self, owner: str, *, now: datetime, lease_until: datetime, limit: int
+    ) -> Sequence[LeasedAction]:
+        taken: list[LeasedAction] = []
+        for row in self._pending.values():
+            if len(taken) == limit:
+                break
+            if row.action.verb is Verb.DRAIN or not _claimable(row, now):
+                continue
+            group = self.groups[row.action.group]
+            machine = group.machines.get(row.action.machine)
+            if machine is None:
+                continue
+            taken.append(self._lease(row, group, machine, owner, now, lease_until))
+        return taken
+
+    def _lease(
+        self,
+        row: ActionRow,
+        group: GroupRow,
+        machine: Machine,
+        owner: str,
+        now: datetime,
+        lease_until: datetime,
+    ) -> LeasedAction:
+        extra = group.extras[machine.id]
+        extra.fence += 1
+        row.state = ActionState.LEASED
+        row.owner = owner
+        row.lease_until = lease_until
+        row.fence = extra.fence
+        row.attempts += 1
+        if row.action.verb in _RENEWS and machine.health is not Health.INITIALIZING:
+            self.put_machine(group, replace(machine, health=Health.INITIALIZING, health_since=now))
+        return LeasedAction(
+            action=row.action,
+            fence=row.fence,
+            attempts=row.attempts,
+            machine_name=machine.name,
+            platform=extra.platform,
+            image_name=group.group.image_name,
+        )
+
+    @_write
+    def extend_lease(self, key: str, *, fence: int, lease_until: datetime) -> bool:
+        row = self.actions.get(key)
+        if row is None or row.state is not ActionState.LEASED or row.fence != fence:
+            return False
+        assert row.lease_until is not None
+        row.lease_until = max(row.lease_until, lease_until)
+        return True
+
+    @_write
+    def retry_action(
+        self, key: str, *, fence: int, result: ActionResult, not_before: datetime
+    ) -> None:
+        row = self.actions[key]
+        if row.state is not ActionState.LEASED or row.fence != fence:
+            return
+        row.state = ActionState.READY
+        row.not_before = not_before
+        row.lease_until = None
+
+    @_write
+    def finish_action(self, key: str, *, fence: int, result: ActionResult, now: datetime) -> bool:
+        row = self.actions[key]
+        group = self.groups[row.action.group]
+        current = row.state is ActionState.LEASED and row.fence == fence
+        machine = group.machines.get(row.action.machine)
+        if machine is not None and result.status is not None:
+            self._write_status(group, machine, result.status, current=current, now=now)
+        if current:
+            self._record(row, group, result, now)
+        self.mark_row(group, now)
+        return current
+
+    def _record(self, row: ActionRow, group: GroupRow, result: ActionResult, now: datetime) -> None:
+        key = row.action.key
+        row.state = ActionState.DONE
+        self._pending.pop(key, None)
+        if row.action.rollout in group.open:
+            group.outcomes.setdefault(row.action.rollout, {})[key] = Outcome(
+                key=key, succeeded=result.succeeded, at=now, kind=result.kind, detail=result.detail
+            )
+
+    def _write_status(
+        self,
+        group: GroupRow,
+        machine: Machine,
+        status: MachineStatus,
+        *,
+        current: bool,
+        now: datetime,
+    ) -> None:
+        """A status older than what is known (fewer boots) changes nothing."""
+        if status.power in (Power.ABSENT, Power.UNKNOWN) or status.boots < machine.boots:
+            return
+        extra = group.extras[machine.id]
+        extra.address = status.address
+        after = replace(
+            machine, image=status.image_version, kept=status.kept_version, boots=status.boots
+        )
+        if current:
+            extra.watch_from = now
+            if after.health is not Health.INITIALIZING:
+                after = replace(after, health=Health.INITIALIZING, health_since=now)
+        self.put_machine(group, after)
+
+    @_write
+    def record_drained(self, key: str, *, now: datetime, detail: str = "") -> None:
+        """The agent says that the machine has moved its work away (or could not)."""
+        row = self.actions[key]
+        if row.state is not ActionState.DONE:
+            group = self.groups[row.action.group]
+            self._record(row, group, ActionResult(succeeded=True, detail=detail), now)
+            self.mark_row(group, now)
+
+    def next_action_at(self, now: datetime) -> datetime | None:
+        """The earliest moment at which an action can be claimed; the past counts as `now`."""
+        moments = [
+            max(now, row.not_before if row.lease_until is None else row.lease_until)
+            for row in self._pending.values()
+            if row.action.verb is not Verb.DRAIN
+        ]
+        return min(moments, default=None)
+
+    # What was seen.
+
+    @_write
+    def observe(self, machine: MachineId, sighting: Sighting, *, now: datetime) -> bool:
+        group_id = self.group_of.get(machine)
+        if group_id is None:
+            return False
+        row = self.groups[group_id]
+        before = row.machines[machine]
+        extra = row.extras[machine]
+        if sighting.boots is not None and sighting.boots < before.boots:
+            return False  # It is older than what is known.
+        after = self._seen(row, before, sighting, now)
+        if sighting.address is not None:
+            extra.address = sighting.address
+        if sighting.detail is not None:
+            extra.detail = sighting.detail
+        if after == before:
+            return False
+        self.put_machine(row, after)
+        self.mark_row(row, now)
+        return True
+
+    def _seen(self, row: GroupRow, before: Machine, sighting: Sighting, now: datetime) -> Machine:
+        after = before
+        if sighting.image is not None:
+            after = replace(after, image=sighting.image)
+        if sighting.boots is not None:
+            after = replace(after, boots=sighting.boots)
+        if sighting.phase is not None:
+            after = replace(after, phase=sighting.phase)
+        if sighting.skip is not None:
+            after = replace(after, skip=sighting.skip)
+        health = sighting.health
+        if health is None or health is before.health:
+            return after
+        after = replace(after, health=health, health_since=now)
+        if health is Health.UNKNOWN:
+            if not self._in_work(row, before.id):
+                after = replace(after, lost_at=now, back_at=None)
+        elif before.lost_at is not None and before.back_at is None:
+            after = replace(after, back_at=now)
+        return after
+
+    def _in_work(self, row: GroupRow, machine: MachineId) -> bool:
+        for tasks in row.tasks.values():
+            task = tasks.get(machine)
+            if task is not None and task.state in IN_HAND:
+                return True
+        return False
+
+    @_write
+    def mark_group(self, group: GroupId, *, now: datetime) -> None:
+        self.mark_row(self.groups[group], now)
+
+    @_write
+    def park_group(self, group: GroupId, *, trace: str, until: datetime) -> None:
+        row = self.groups[group]
+        row.story.append(trace)
+        row.parked_until = until
+
+    def watched(self, machines: Sequence[MachineId] | None = None) -> Sequence[WatchedMachine]:
+        wanted = list(self.group_of) if machines is None else machines
+        found = []
+        for machine in wanted:
+            group = self.group_of.get(machine)
+            if group is None:
+                continue
+            row = self.groups[group]
+            if row.machines[machine].lifecycle is not Lifecycle.PRESENT:
+                continue
+            extra = row.extras[machine]
+            found.append(
+                WatchedMachine(
+                    machine=machine,
+                    address=extra.address,
+                    probe=row.probe,
+                    source=row.source,
+                    watch_from=extra.watch_from,
+                    health=row.machines[machine].health,
+                )
+            )
+        return found
+
+    @_write
+    def raise_clock_mark(self, now: datetime) -> datetime:
+        self._mark = now if self._mark is None else max(self._mark, now)
+        return self._mark
+
+    # Bookkeeping.
+
+    def mark_row(self, row: GroupRow, now: datetime) -> None:
+        if row.marks == row.committed_marks:
+            row.marked_at = now
+        row.marks += 1
+
+    def put_machine(self, row: GroupRow, machine: Machine) -> None:
+        before = row.machines.get(machine.id)
+        row.machines[machine.id] = machine
+        row.machines_sorted = None
+        self.group_of[machine.id] = row.group.id
+        self._count_domains(before, machine)
+        self._recount(row, machine.id)
+
+    def _forget_machine(self, row: GroupRow, machine: MachineId) -> None:
+        before = row.machines.pop(machine, None)
+        if before is None:
+            return
+        row.machines_sorted = None
+        del row.extras[machine]
+        del self.group_of[machine]
+        for key in [k for k in row.claims if k[1] == machine]:
+            del row.claims[key]
+        for action in [k for k, a in self._pending.items() if a.action.machine == machine]:
+            self._pending.pop(action).state = ActionState.DONE
+        self._count_domains(before, None)
+        self._recount(row, machine)
+
+    def _recount(self, row: GroupRow, machine: MachineId) -> None:
+        """Its place in each budget; whoever waits for one that moved is planned again."""
+        for budget in self.budgets_of[row.group.id]:
+            claimed = (budget.rule.id, machine) in row.claims
+            value = row.machines.get(machine)
+            if not budget.count(row.group.id, value, machine, claimed):
+                continue
+            for other in budget.selector.groups:
+                waiting = self.groups.get(other)
+                if waiting is None or waiting is row:
+                    continue
+                for hold, since in waiting.holds.values():
+                    if hold.budget == budget.rule.id and hold.reason in _WAITING:
+                        self.mark_row(waiting, since)
+                        break
+
+    def _count_domains(self, before: Machine | None, after: Machine | None) -> None:
+        for machine, change in ((before, -1), (after, 1)):
+            if machine is None or machine.lifecycle is not Lifecycle.PRESENT:
+                continue
+            for domain in (("zone", machine.zone), ("host", machine.host)):
+                if domain[1]:
+                    self._domain_size[domain] = self._domain_size.get(domain, 0) + change
+        known = after or before
+        assert known is not None
+        lost = (before and before.lost_at, before and before.back_at)
+        now_lost = (after and after.lost_at, after and after.back_at)
+        if lost == now_lost:
+            return
+        for domain in (("zone", known.zone), ("host", known.host)):
+            if after is None or after.lost_at is None:
+                self._away.get(domain, {}).pop(known.id, None)
+            else:
+                self._away.setdefault(domain, {})[known.id] = (after.lost_at, after.back_at)
+            self._wake_those_who_wait_for(domain, known.id)
+
+    def _wake_those_who_wait_for(self, domain: tuple[str, str], machine: MachineId) -> None:
+        """A machine lost or back may end a `DOMAIN_LOST` of groups other than its own."""
+        for row in self.groups.values():
+            if self.group_of.get(machine) == row.group.id:
+                continue
+            for hold, since in row.holds.values():
+                if hold.reason is HoldReason.DOMAIN_LOST:
+                    self.mark_row(row, since)
+                    break
+
+
+def _claimable(row: ActionRow, now: datetime) -> bool:
+    if row.state is ActionState.READY:
+        return row.not_before <= now
+    return row.lease_until is not None and row.lease_until <= now
+
+
+def _nothing(name: str) -> None:
+    pass

@@ -1,0 +1,101 @@
+"""What operators do to the rows of a `MemoryStore`: groups, budgets, versions, calls, flags.
+
+The server has its API for this; tests and the simulator's operator have these methods.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from datetime import datetime
+from typing import Any
+
+from upkeep.core.model import (
+    Budget,
+    Group,
+    GroupId,
+    Interval,
+    Machine,
+    MachineId,
+    OperatorCall,
+    RolloutId,
+)
+from upkeep.core.version import ImageVersion
+from upkeep.sim.memory import MemoryStore
+from upkeep.sim.memory_rows import BudgetRow, BudgetSelector, GroupRow, MachineExtra
+
+
+class MemoryOperator:
+    """A person with every right; each method marks the groups it touches."""
+
+    def __init__(self, store: MemoryStore) -> None:
+        self._store = store
+
+    def add_group(
+        self,
+        group: Group,
+        machines: Sequence[Machine] = (),
+        *,
+        platform: str = "simulated",
+        probe: Mapping[str, object] | None = None,
+        source: str = "both",
+        now: datetime,
+    ) -> None:
+        row = GroupRow(group=group, platform=platform, probe=dict(probe or {}), source=source)
+        row.marked_at = now
+        self._store.groups[group.id] = row
+        self._store.budgets_of[group.id] = []
+        for machine in machines:
+            self._store.put_machine(row, machine)
+            row.extras[machine.id] = MachineExtra(
+                platform=platform, address=f"sim:{machine.name}", watch_from=now
+            )
+
+    def add_budget(self, rule: Budget, selector: BudgetSelector) -> None:
+        budget = BudgetRow(rule=rule, selector=selector)
+        self._store.budgets[rule.id] = budget
+        for group in sorted(selector.groups):
+            self._store.budgets_of[group].append(budget)
+            self._store.budgets_of[group].sort(key=lambda row: row.rule.id)
+            for machine in self._store.groups[group].sorted_machines():
+                budget.count(group, machine, machine.id, claimed=False)
+
+    def publish(self, image_name: str, version: ImageVersion, *, now: datetime) -> None:
+        """Add a version, or change one (exclude it, finish its replication)."""
+        self._store.catalogue.versions.setdefault(image_name, {})[version.version] = version
+        for row in self._store.groups.values():
+            if row.group.image_name == image_name:
+                self._store.mark_row(row, now)
+
+    def add_call(self, group: GroupId, call: OperatorCall, *, now: datetime) -> None:
+        self._store.groups[group].calls[call.id] = call
+        self._store.mark_row(self._store.groups[group], now)
+
+    def change_group(self, group: GroupId, *, now: datetime, **changes: Any) -> None:
+        row = self._store.groups[group]
+        row.group = replace(row.group, **changes)
+        self._store.mark_row(row, now)
+
+    def change_machine(self, machine: MachineId, *, now: datetime, **changes: Any) -> None:
+        row = self._store.groups[self._store.group_of[machine]]
+        self._store.put_machine(row, replace(row.machines[machine], **changes))
+        self._store.mark_row(row, now)
+
+    def change_rollout(self, rollout: RolloutId, *, now: datetime, **changes: Any) -> bool:
+        """Pause, resume or cancel an open rollout; False if it is not open (any more)."""
+        for row in self._store.groups.values():
+            if rollout in row.open:
+                row.open[rollout] = replace(row.open[rollout], **changes)
+                self._store.mark_row(row, now)
+                return True
+        return False
+
+    def set_times(
+        self,
+        group: GroupId,
+        *,
+        windows: tuple[Interval, ...] | None,
+        blackouts: tuple[Interval, ...],
+        now: datetime,
+    ) -> None:
+        row = self._store.groups[group]
+        row.windows, row.blackouts = windows, blackouts
+        self._store.mark_row(row, now)
