@@ -9,14 +9,17 @@ here passes through: the journal turns it into the driver's own error.
 import hashlib
 import json
 import os
+import re
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import BinaryIO
 
 from upkeep.platforms.commands import run_command
-from upkeep.platforms.journal import held_lock, sync_directory
+from upkeep.platforms.journal import check_name, held_lock, sync_directory
 from upkeep.ports import DriverError, DriverErrorKind, OsImage
+
+SHA256_PATTERN = re.compile(r"[0-9a-f]{64}")
 
 DATA_LABEL = "upkeep-data"
 SEED_LABEL = "UPKEEPSEED"
@@ -49,8 +52,11 @@ def import_image(image: OsImage, directory: Path) -> Path:
         DriverError: BAD_IMAGE when the file is missing, has another digest, is no qcow2, or is
             one that draws on another file of this host.
     """
+    if SHA256_PATTERN.fullmatch(image.sha256) is None:
+        raise bad_image(image, "its digest is not 64 lower-case hexadecimal digits")
     copy = directory / f"{image.sha256}.qcow2"
     if copy.exists():
+        os.utime(copy)  # Says when it was last asked for; pruning goes by that.
         return copy
     try:
         source = image.path.open("rb")
@@ -139,7 +145,7 @@ def make_seed_disk(path: Path, files: Mapping[str, bytes]) -> None:
     partial = path.with_suffix(".partial")
     with tempfile.TemporaryDirectory(dir=path.parent, prefix="seed-") as scratch:
         for name, content in files.items():
-            assert "/" not in name, "a seed is flat: its names are fixed by docs/guest.md"
+            check_name(name)
             (Path(scratch) / name).write_bytes(content)
         options = ["-quiet", "-rational-rock", "-joliet", "-volid", SEED_LABEL]
         run_command(

@@ -13,10 +13,6 @@ TRANSLATION_CACHE_MIB = 96
 """QEMU's default under emulation is up to 1 GiB a guest; with 96 MiB a 512 MiB guest keeps to
 about 430 MiB and boots no slower (measured)."""
 
-BIOS_BANNER = b"SeaBIOS (version"
-"""What the firmware writes to the serial console at each power-on and at each reset: the one
-trace of a reboot from inside that needs no event loop and no agent (`libvirt_console.py`)."""
-
 MAC_PREFIX = "52:54:00"
 """QEMU's and libvirt's own prefix for virtual interfaces."""
 
@@ -64,6 +60,7 @@ def to_xml(domain: Domain) -> str:
     system = add(root, "os")
     add(system, "type", "hvm", arch="x86_64", machine="pc")
     add(system, "boot", dev="hd")
+    # The firmware's banner on the console counts the boots (libvirt_console.py).
     add(system, "bios", useserial="yes")
     features = add(root, "features")
     add(features, "acpi")
