@@ -49,7 +49,7 @@ class Draft:
         for task in snapshot.tasks:
             self.tasks[task.rollout][task.machine] = task
         self.lost: list[LostDomain] = lost_domains(snapshot.domains, now=now)
-        self.ledger = Ledger(snapshot.budgets, self.machines, snapshot.claims)
+        self._ledger: Ledger | None = None
         self.claims_of: dict[MachineId, list[Claim]] = {}
         for claim in snapshot.claims:
             self.claims_of.setdefault(claim.machine, []).append(claim)
@@ -70,6 +70,14 @@ class Draft:
         self._changed_machines: dict[MachineId, None] = {}
 
     # Reading.
+
+    @property
+    def ledger(self) -> Ledger:
+        """The budgets as they stand once step 1 has given back what it could."""
+        if self._ledger is None:
+            claims = [claim for held in self.claims_of.values() for claim in held]
+            self._ledger = Ledger(self.snapshot.budgets, self.machines, claims)
+        return self._ledger
 
     def open_rollouts(self, system: System | None = None) -> list[Rollout]:
         return [
@@ -141,6 +149,8 @@ class Draft:
     def release(self, machine: MachineId) -> None:
         for claim in self.claims_of.pop(machine, []):
             self.released.append((claim.budget, machine))
+        # In this very plan: nothing would cause another one to see the places that are free.
+        self.ledger.give_back(machine)
 
     def act(self, task: Task, verb: Verb, *, version: str = "") -> None:
         self.actions.append(
@@ -153,6 +163,13 @@ class Draft:
                 version=version,
             )
         )
+
+    def _one_hold_each(self) -> tuple[Hold, ...]:
+        """In order; where a machine waits twice for one system, the first reason stands."""
+        first: dict[tuple[MachineId, System], Hold] = {}
+        for hold in self.holds:
+            first.setdefault((hold.machine, hold.system), hold)
+        return tuple(first[key] for key in sorted(first))
 
     def emit(self) -> Plan:
         """The differences, each list in id order, so that equal inputs give equal bytes."""
@@ -168,7 +185,7 @@ class Draft:
                 BudgetId(key): version
                 for key, version in sorted(self.ledger.versions(self.taken).items())
             },
-            holds=tuple(sorted(self.holds, key=lambda hold: (hold.machine, hold.system))),
+            holds=self._one_hold_each(),
             calls_done=tuple(self.calls_done),
             story=tuple(self.story),
             next_wake=min((w for w in self._wakes if w > self.now), default=None),

@@ -73,7 +73,7 @@ def _lease(
         update(t.machines).where(t.machines.c.id == row.machine_id).values(machine_values)
     )
     if row.verb in _TAKES_DOWN:
-        recount(connection, [row.machine_id])
+        recount(connection, [row.machine_id], now=now)
     connection.execute(
         update(t.actions)
         .where(t.actions.c.key == key)
@@ -183,7 +183,7 @@ def _write_status(
     if status.address:
         values["address"] = status.address
     connection.execute(update(t.machines).where(t.machines.c.id == row.machine_id).values(values))
-    recount(connection, [row.machine_id])
+    recount(connection, [row.machine_id], now=now)
 
 
 def mailbox(connection: Connection, machine: str) -> Sequence[Row[Any]]:

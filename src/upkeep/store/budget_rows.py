@@ -4,11 +4,13 @@ Whoever changes a machine's health, lifecycle or claims calls `recount` in the s
 """
 
 from collections.abc import Sequence
+from datetime import datetime
 
 from sqlalchemy import Connection, case, exists, or_, select, update
 
 from upkeep.core.model import Health, Lifecycle
 from upkeep.store import tables as t
+from upkeep.store.database import to_us
 from upkeep.store.selectors import selects
 
 _CLAIMED = exists(
@@ -18,8 +20,14 @@ _CLAIMED = exists(
 _ILL = (t.machines.c.lifecycle == Lifecycle.PRESENT) & (t.machines.c.health != Health.HEALTHY)
 
 
-def recount(connection: Connection, machines: Sequence[str]) -> None:
-    """Set `down` of the machines anew and raise the version of every budget that selects one."""
+def recount(
+    connection: Connection, machines: Sequence[str], *, now: datetime, planned: str = ""
+) -> None:
+    """Set `down` of the machines anew and raise the version of every budget that selects one.
+
+    Groups that wait for a place in one of those budgets become due, but for `planned`, the group
+    whose plan is being written: it has just been judged with these very changes.
+    """
     if not machines:
         return
     connection.execute(
@@ -44,4 +52,12 @@ def recount(connection: Connection, machines: Sequence[str]) -> None:
             update(t.budgets)
             .where(t.budgets.c.id.in_(concerned))
             .values(version=t.budgets.c.version + 1)
+        )
+        waiting = select(t.holds.c.group_id).where(
+            t.holds.c.budget_id.in_(concerned), t.holds.c.group_id != planned
+        )
+        connection.execute(
+            update(t.groups)
+            .where(t.groups.c.id.in_(waiting))
+            .values(marks=t.groups.c.marks + 1, wake_at=to_us(now))
         )

@@ -40,7 +40,7 @@ def write_plan(connection: Connection, plan: Plan, read: ReadMark, *, now: datet
     _write_holds(connection, plan, now)
     _close_calls(connection, plan)
     _write_story(connection, plan, now)
-    recount(connection, _recounted(plan))
+    recount(connection, _recounted(plan), now=now, planned=plan.group.id)
     still_due = group.marks != read.marks
     connection.execute(
         update(t.groups)

@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Any
 
 import msgspec
-from sqlalchemy import Connection, Row, func, insert, select, update
+from sqlalchemy import Connection, func, insert, select, update
 
 from upkeep.core.model import GroupId, Health, Lifecycle, MachineId, Plan, Snapshot
 from upkeep.engine.fleet_store import (
@@ -184,7 +184,7 @@ def mark(connection: Connection, group: str, now: datetime) -> None:
     )
 
 
-def _watched(row: Row[Any]) -> WatchedMachine:
+def _watched(row: Any) -> WatchedMachine:
     return WatchedMachine(
         machine=MachineId(row.id),
         address=row.address,

@@ -35,7 +35,7 @@ def observe(
         return None
     connection.execute(update(t.machines).where(t.machines.c.id == machine).values(values))
     if "health" in values:
-        recount(connection, [machine])
+        recount(connection, [machine], now=now)
     return str(row.group_id)
 
 
