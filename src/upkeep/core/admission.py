@@ -8,10 +8,11 @@ Whatever is not admitted leaves with a hold that says why, until when, and what 
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 from upkeep.core.availability import batch_order, may_share_batch
-from upkeep.core.draft import Draft
+from upkeep.core.draft import Draft, action_key
 from upkeep.core.model import (
     Health,
     Hold,
@@ -28,8 +29,10 @@ from upkeep.core.model import (
 )
 from upkeep.core.rolling import (
     batch_size,
+    drop,
     open_batch,
     pause_until,
+    still_on_target,
     stop_rollout,
     time_needed,
     too_ill_to_go_on,
@@ -41,7 +44,10 @@ from upkeep.core.window import time_refusal
 # These take a serving machine down; the others bring one up.
 DISRUPTIVE = frozenset({Verb.STOP, Verb.RESTART, Verb.REPLACE_OS_DISK, Verb.DELETE})
 
-# A rollout that ended in this plan is judged anew (retry, supersede) in the next one.
+# A machine of which this is true is left out of the rollout; the next one may take it.
+LEFT_OUT = frozenset({HoldReason.PROTECTED, HoldReason.OPTED_OUT, HoldReason.MACHINE_STOPPED})
+
+# What ended in the last step of a plan (a rollout, a task) is settled in the next one.
 _SOON = timedelta(milliseconds=1)
 
 _Refusal = tuple[HoldReason, datetime | None, str]
@@ -69,6 +75,17 @@ def _priority(rollout: Rollout) -> Priority:
 
 def _refusal_for_all(draft: Draft, rollout: Rollout) -> _Refusal | None:
     """What stops every start of the rollout at this moment."""
+    refusal = _refusal_now(draft, rollout)
+    if refusal is not None or rollout.verb not in DISRUPTIVE or rollout.force:
+        return refusal
+    windows = draft.snapshot.windows if rollout.system is System.OS_IMAGE else None
+    return time_refusal(
+        windows, draft.snapshot.blackouts, reserve=time_needed(rollout.policy), now=draft.now
+    )
+
+
+def _refusal_now(draft: Draft, rollout: Rollout) -> _Refusal | None:
+    """What stops also a machine that has been drained in good time."""
     if draft.group.paused:
         return HoldReason.PAUSED, None, "resume the group"
     if rollout.paused:
@@ -78,16 +95,11 @@ def _refusal_for_all(draft: Draft, rollout: Rollout) -> _Refusal | None:
     if draft.snapshot.clock_stepped:
         text = "the clock and the server's own time agree again, or an operator accepts the step"
         return HoldReason.CLOCK_STEPPED, None, text
-    if rollout.force:
-        return None
-    if rollout.system is not System.OPERATOR and draft.lost:
-        for lost in draft.lost:
-            text = f"{lost.kind} {lost.name} is lost; 10 minutes after its machines are back"
-            return HoldReason.DOMAIN_LOST, lost.until, text
-    windows = draft.snapshot.windows if rollout.system is System.OS_IMAGE else None
-    return time_refusal(
-        windows, draft.snapshot.blackouts, reserve=time_needed(rollout.policy), now=draft.now
-    )
+    if not rollout.force and rollout.system is not System.OPERATOR and draft.lost:
+        lost = draft.lost[0]
+        text = f"{lost.kind} {lost.name} is lost; 10 minutes after its machines are back"
+        return HoldReason.DOMAIN_LOST, lost.until, text
+    return None
 
 
 def _hold(
@@ -155,8 +167,9 @@ def _fit_machines(draft: Draft, rollout: Rollout, held: Sequence[Task]) -> list[
         refusal = _refusal_for_one(draft, rollout, machine)
         if refusal is None:
             ready.append(machine)
-        elif refusal[0] in (HoldReason.PROTECTED, HoldReason.OPTED_OUT):
+        elif refusal[0] in LEFT_OUT:
             draft.move(task, Signal.SKIP, detail=refusal[2])
+            draft.wake_at(draft.now + _SOON)
             _hold(draft, rollout, machine, refusal, _priority(rollout))
         else:
             _hold(draft, rollout, machine, refusal, _priority(rollout))
@@ -168,6 +181,8 @@ def _refusal_for_one(draft: Draft, rollout: Rollout, machine: Machine) -> _Refus
     if other is not None and other.rollout != rollout.id:
         return HoldReason.OTHER_WORK, None, f"{other.rollout} is done with this machine"
     if rollout.system is not System.OS_IMAGE:
+        if machine.lifecycle is Lifecycle.DELETED:
+            return HoldReason.MACHINE_STOPPED, None, "nothing: the machine has been deleted"
         return None
     if machine.lifecycle is not Lifecycle.PRESENT:
         return HoldReason.MACHINE_STOPPED, None, "start the machine"
@@ -200,11 +215,13 @@ def _admit_batch(draft: Draft, rollout: Rollout, ready: list[Machine]) -> None:
     """Form the next batch, in availability order, from machines that get their claims."""
     policy = rollout.policy
     ordered = batch_order(ready, unhealthy_first=policy.prioritize_unhealthy)
-    repair = ordered[0].health is not Health.HEALTHY
-    if repair:
+    if ordered[0].health is not Health.HEALTHY:
         ordered = [m for m in ordered if m.health is not Health.HEALTHY]
     elif ill := too_ill_to_go_on(draft, rollout):
         _stop_for_illness(draft, rollout, ill)
+        for machine in ready:
+            refusal = HoldReason.HALTED, None, "the rollout was halted; see the next attempt"
+            _hold(draft, rollout, machine, refusal, _priority(rollout))
         return
     limit = batch_size(policy.max_batch_percent, size=rollout.size)
     batch: list[Machine] = []
@@ -213,7 +230,7 @@ def _admit_batch(draft: Draft, rollout: Rollout, ready: list[Machine]) -> None:
             break
         if batch and not may_share_batch(batch[0], machine, cross_zone=policy.cross_zone):
             continue
-        if repair or _take_claims(draft, rollout, machine):
+        if machine.health is not Health.HEALTHY or _take_claims(draft, rollout, machine):
             batch.append(machine)
     if batch:
         number = rollout.batch + 1
@@ -221,7 +238,7 @@ def _admit_batch(draft: Draft, rollout: Rollout, ready: list[Machine]) -> None:
         names = ", ".join(m.name for m in batch[:8]) + (" …" if len(batch) > 8 else "")
         draft.tell(f"batch {number} of {rollout.id}: {names}")
         for machine in batch:
-            _announce(draft, rollout, machine, batch=number, repair=repair)
+            _announce(draft, rollout, machine, batch=number)
     _hold_rest(draft, rollout, ready, batch)
 
 
@@ -257,7 +274,7 @@ def _admit_each(draft: Draft, rollout: Rollout, ready: list[Machine]) -> None:
     for machine in ready:
         needs_claim = rollout.verb in DISRUPTIVE and machine.lifecycle is Lifecycle.PRESENT
         if not needs_claim or _take_claims(draft, rollout, machine):
-            _announce(draft, rollout, machine, batch=number, repair=False)
+            _announce(draft, rollout, machine, batch=number)
             begun += 1
     if begun:
         draft.put_rollout(draft.rollouts[rollout.id], batch=number, batch_closed_at=None)
@@ -285,11 +302,10 @@ def _take_claims(draft: Draft, rollout: Rollout, machine: Machine) -> bool:
     return True
 
 
-def _announce(
-    draft: Draft, rollout: Rollout, machine: Machine, *, batch: int, repair: bool
-) -> None:
+def _announce(draft: Draft, rollout: Rollout, machine: Machine, *, batch: int) -> None:
     """The gate's last step: notice, then the start."""
     task = draft.tasks[rollout.id][machine.id]
+    repair = rollout.system is System.OS_IMAGE and machine.health is not Health.HEALTHY
     not_before = draft.now + rollout.policy.notice
     task = draft.move(task, Signal.ANNOUNCE, batch=batch, repair=repair, not_before=not_before)
     if not_before <= draft.now or rollout.verb not in DISRUPTIVE:
@@ -307,15 +323,21 @@ def _start_announced(draft: Draft, rollout: Rollout) -> None:
             continue
         assert task.not_before is not None
         machine = draft.machines[task.machine]
-        if task.not_before > draft.now:
-            text = "the notice runs out"
-            refusal: _Refusal | None = (HoldReason.NOTICE, task.not_before, text)
+        refusal: _Refusal | None
+        if (refusal := _refusal_for_one(draft, rollout, machine)) is not None:
+            drop(draft, task, f"announced, then: {refusal[0]}")
+            draft.wake_at(draft.now + _SOON)
+        elif task.not_before > draft.now:
+            refusal = HoldReason.NOTICE, task.not_before, "the notice runs out"
         else:
             refusal = _refusal_for_all(draft, rollout)
-        if refusal is None:
-            _drain_or_start(draft, rollout, task)
-        else:
+        if refusal is not None:
             _hold(draft, rollout, machine, refusal, _priority(rollout))
+        elif not task.repair or machine.health is not Health.HEALTHY:
+            _drain_or_start(draft, rollout, task)
+        elif _take_claims(draft, rollout, machine):
+            # It was ill when it was announced and is well now: like any other from here on.
+            _drain_or_start(draft, rollout, draft.put_task(replace(task, repair=False)))
 
 
 def _drain_or_start(draft: Draft, rollout: Rollout, task: Task) -> None:
@@ -330,11 +352,13 @@ def _drain_or_start(draft: Draft, rollout: Rollout, task: Task) -> None:
 
 def _start_drained(draft: Draft, rollout: Rollout, task: Task) -> None:
     """Draining ends when the machine says so, or when its time is up."""
-    key = f"{task.rollout}/{task.machine}/{Verb.DRAIN}/{task.attempt}"
-    if key in draft.snapshot.outcomes or draft.now >= task.clock_from:
-        _start(draft, rollout, task)
-    else:
+    drained = action_key(task, Verb.DRAIN) in draft.snapshot.outcomes
+    if not drained and draft.now < task.clock_from:
         draft.wake_at(task.clock_from)
+    elif (refusal := _refusal_now(draft, rollout)) is not None:
+        _hold(draft, rollout, draft.machines[task.machine], refusal, _priority(rollout))
+    else:
+        _start(draft, rollout, task)
 
 
 def _start(draft: Draft, rollout: Rollout, task: Task) -> None:
@@ -355,12 +379,8 @@ def _admit_rollbacks(draft: Draft, rollout: Rollout) -> None:
     refusal = _refusal_for_all(draft, rollout)
     limit = batch_size(rollout.policy.max_batch_percent, size=rollout.size)
     moving = sum(1 for t in draft.tasks_of(rollout) if t.state in IN_HAND)
-    for task in draft.tasks_of(rollout):
-        machine = draft.machines.get(task.machine)
-        if machine is None or task.state is not TaskState.DONE or not task.previous:
-            continue
-        if machine.image != rollout.target or machine.lifecycle is not Lifecycle.PRESENT:
-            continue
+    for task in still_on_target(draft, rollout):
+        machine = draft.machines[task.machine]
         if refusal is not None:
             _hold(draft, rollout, machine, refusal, Priority.REPAIR)
         elif (other := draft.in_hand.get(machine.id)) is not None:

@@ -134,8 +134,9 @@ class Ledger:
                     priority=priority,
                     lifted_by=f"work of another group has waited longer on budget {budget.name}",
                 )
-            if budget.rate and len(budget.started) + self._started.get(budget.id, 0) >= budget.rate:
-                first = min(budget.started, default=now)
+            recent = [moment for moment in budget.started if moment + budget.rate_period > now]
+            if budget.rate and len(recent) + self._started.get(budget.id, 0) >= budget.rate:
+                first = min(recent, default=now)
                 return Hold(
                     machine=machine,
                     system=system,
@@ -173,6 +174,17 @@ class Ledger:
                 )
             )
         return taken
+
+    def give_back(self, machine: MachineId) -> None:
+        """The machine's claims end in this plan: it counts on only if it is down by itself."""
+        seen = self._machines.get(machine)
+        if seen is not None and is_down(seen):
+            return
+        for budget in self._budgets:
+            counted = self._counted[budget.id]
+            if machine in counted:
+                counted.remove(machine)
+                self._used[(budget.id, self._zone(budget, machine))] -= 1
 
     def versions(self, claims: Iterable[Claim]) -> dict[str, int]:
         """What the commit must find unchanged for these claims to stand."""

@@ -18,6 +18,7 @@ from upkeep.core.model import (
     Verb,
 )
 from upkeep.core.systems import os_image
+from upkeep.core.task import TERMINAL
 
 # Which lifecycle a machine must be in for each verb.
 _NEEDS = {
@@ -42,13 +43,22 @@ def _begin(draft: Draft, call: OperatorCall) -> str:
     needs = _NEEDS.get(call.verb)
     if needs is None:
         return f"{call.verb} cannot be asked for by hand"
+    asked_already = {
+        task.machine
+        for rollout in draft.open_rollouts(System.OPERATOR)
+        if rollout.verb is call.verb
+        for task in draft.tasks_of(rollout)
+        if task.state not in TERMINAL
+    }
     machines = []
-    for machine_id in call.machines:
+    for machine_id in sorted(set(call.machines)):
         machine = draft.machines.get(machine_id)
         if machine is None:
             return f"machine {machine_id} is not in this group (any more)"
         if machine.lifecycle not in needs:
             return f"{machine.name} is {machine.lifecycle}: {call.verb} does not apply"
+        if machine_id in asked_already:
+            return f"{machine.name} has been asked to {call.verb} already: wait for that"
         machines.append(machine)
     if not machines:
         return "no machine was named"

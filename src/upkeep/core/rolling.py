@@ -156,19 +156,23 @@ def _begin_cancel(draft: Draft, rollout: Rollout) -> Rollout:
     """Finish the open batch, start none: what has not started is cancelled at once."""
     for task in draft.tasks_of(rollout):
         if task.state in (TaskState.HELD, TaskState.ANNOUNCED, TaskState.DRAINING):
-            _drop(draft, task, "the rollout was cancelled")
+            drop(draft, task, "the rollout was cancelled")
     draft.tell(f"rollout {rollout.id} is being cancelled: the open batch is finished")
     return draft.put_rollout(rollout, state=RolloutState.CANCELLING)
 
 
-def _drop(draft: Draft, task: Task, detail: str) -> None:
+def drop(draft: Draft, task: Task, detail: str) -> None:
     draft.move(task, Signal.CANCEL, detail=detail)
-    # Announced and not begun: nothing was taken down, so its places are free again.
-    draft.release(task.machine)
+    if task.state is not TaskState.HELD:
+        # Announced and not begun: nothing was taken down, so its places are free again.  The
+        # claims on the machine of a held task, if any, are those of other work.
+        draft.release(task.machine)
 
 
 def _judge_batch(draft: Draft, rollout: Rollout) -> Rollout:
-    """The gate after a batch."""
+    """The gate after a batch.  Work without a target is no version's fault and is not judged."""
+    if not rollout.target:
+        return rollout
     touched = [t for t in draft.tasks_of(rollout) if t.batch > 0 and t.state in TERMINAL]
     touched = [t for t in touched if t.state not in (TaskState.CANCELLED, TaskState.SKIPPED)]
     failed = [t for t in touched if t.failure is not Failure.NONE and not t.repair]
@@ -224,10 +228,22 @@ def _control_group(draft: Draft, rollout: Rollout, accused: list[Task]) -> list[
 
 def _control_suffers(draft: Draft, rollout: Rollout, accused: list[Task], touched: int) -> bool:
     control = _control_group(draft, rollout, accused)
-    ill = [m for m in control if m.health in (Health.UNHEALTHY, Health.UNKNOWN)]
     return control_group_suffers(
-        failed=len(accused), touched=touched, control_failed=len(ill), control=len(control)
+        failed=len(accused),
+        touched=touched,
+        control_failed=len(_fallen_ill(control, rollout)),
+        control=len(control),
     )
+
+
+def _fallen_ill(control: list[Machine], rollout: Rollout) -> list[Machine]:
+    """Those that became ill in the time of the rollout; who was ill before tells nothing."""
+    return [
+        machine
+        for machine in control
+        if machine.health in (Health.UNHEALTHY, Health.UNKNOWN)
+        and machine.health_since >= rollout.started_at
+    ]
 
 
 def _halt(
@@ -238,11 +254,11 @@ def _halt(
     first = failed[0]
     back = sum(1 for t in failed if t.healed)
     control = _control_group(draft, rollout, failed)
-    ill = sum(1 for m in control if m.health in (Health.UNHEALTHY, Health.UNKNOWN))
+    ill = len(_fallen_ill(control, rollout))
     evidence = (
         f"{len(failed)} failed in batch {rollout.batch} or before ({_some(names)}): "
         f"{first.detail}. Rolled back and well again: {back}. "
-        f"Machines of the same zones without it: {ill} of {len(control)} ill."
+        f"Machines of the same zones without it: {ill} of {len(control)} fell ill."
     )
     verdict = f"version {rollout.target} is to blame" if guilty else "the version is not blamed"
     draft.tell(f"rollout {rollout.id} halted after batch {rollout.batch}: {verdict}. {evidence}")
@@ -250,7 +266,7 @@ def _halt(
         if task.state is TaskState.HELD:
             draft.move(task, Signal.CANCEL, detail="the rollout was halted")
     rollout = draft.put_rollout(rollout, code=code, evidence=evidence, guilty=guilty)
-    if guilty and rollout.policy.rollback_on_breach and _still_on_target(draft, rollout):
+    if guilty and rollout.policy.rollback_on_breach and still_on_target(draft, rollout):
         return draft.put_rollout(rollout, state=RolloutState.ROLLING_BACK)
     return _end(draft, rollout, RolloutState.FAULTED, code)
 
@@ -260,12 +276,16 @@ def _some(names: list[str], most: int = 5) -> str:
     return shown if len(names) <= most else f"{shown} and {len(names) - most} more"
 
 
-def _still_on_target(draft: Draft, rollout: Rollout) -> list[Task]:
-    """Upgraded machines that a guilty version must leave."""
+def still_on_target(draft: Draft, rollout: Rollout) -> list[Task]:
+    """Upgraded machines that a guilty version must leave, also those that failed on it.
+
+    A machine whose rollback failed is not sent back a second time.
+    """
     return [
         task
         for task in draft.tasks_of(rollout)
-        if task.state is TaskState.DONE
+        if task.state in (TaskState.DONE, TaskState.FAILED)
+        and task.attempt == 1
         and task.previous
         and task.machine in draft.machines
         and draft.machines[task.machine].lifecycle is Lifecycle.PRESENT
@@ -275,7 +295,7 @@ def _still_on_target(draft: Draft, rollout: Rollout) -> list[Task]:
 
 def _settle_rolling_back(draft: Draft, rollout: Rollout) -> None:
     moving = [t for t in draft.tasks_of(rollout) if t.state is TaskState.ROLLING_BACK]
-    if not moving and not _still_on_target(draft, rollout):
+    if not moving and not still_on_target(draft, rollout):
         _end(draft, rollout, RolloutState.FAULTED, rollout.code)
 
 
@@ -303,7 +323,7 @@ def stop_rollout(draft: Draft, rollout: Rollout, code: RolloutCode, evidence: st
     """End a rollout between two batches: what is still held is cancelled."""
     for task in draft.tasks_of(rollout):
         if task.state in (TaskState.HELD, TaskState.ANNOUNCED, TaskState.DRAINING):
-            _drop(draft, task, evidence)
+            drop(draft, task, evidence)
     state = (
         RolloutState.CANCELLED
         if code in (RolloutCode.SUPERSEDED, RolloutCode.IMAGE_EXCLUDED)

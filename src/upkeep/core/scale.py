@@ -24,32 +24,51 @@ from upkeep.core.model import (
     Verb,
 )
 from upkeep.core.systems.os_image import version_for_new_machine
+from upkeep.core.task import TERMINAL
 
-# After creations that failed: how long until the next try, doubled each time up to the last.
-CREATE_RETRY_FIRST = timedelta(seconds=30)
-CREATE_RETRY_MAX = timedelta(hours=1)
+# After machines that could not be made or removed: how long until the next try, doubled each
+# time up to the last.
+RETRY_FIRST = timedelta(seconds=30)
+RETRY_MAX = timedelta(hours=1)
 
 
 def propose(draft: Draft) -> None:
     group = draft.group
     if group.kind is not GroupKind.SCALE_SET or draft.open_rollouts(System.SCALE):
         return
+    called_away = _called_away(draft)
     leaving = [m for m in draft.machines.values() if m.lifecycle is Lifecycle.DELETING]
-    live = [m for m in draft.machines.values() if m.lifecycle not in _GONE]
-    if leaving:
-        _begin(draft, Verb.DELETE, sorted(leaving, key=lambda m: m.id), target="")
-    elif len(live) > group.capacity:
-        _begin(draft, Verb.DELETE, _surplus(live, len(live) - group.capacity), target="")
-    elif len(live) < group.capacity:
+    live = [
+        m for m in draft.machines.values() if m.lifecycle not in _GONE and m.id not in called_away
+    ]
+    unwanted = leaving or _surplus(live, max(0, len(live) - group.capacity))
+    if unwanted and _may_try(draft, Verb.DELETE):
+        _begin(draft, Verb.DELETE, sorted(unwanted, key=lambda m: m.id), target="")
+    elif len(live) < group.capacity and _may_try(draft, Verb.CREATE):
         version = version_for_new_machine(draft)
-        again = _retry_at(draft)
         if version is None:
             return  # Nothing to make machines from; the group's page says so.
-        if again is not None and draft.now < again:
-            draft.wake_at(again)
-            return
         made = _make(draft, live, group.capacity - len(live))
         _begin(draft, Verb.CREATE, made, target=version)
+
+
+def _called_away(draft: Draft) -> set[MachineId]:
+    """Machines that a person is deleting; the capacity does not count them any more."""
+    return {
+        task.machine
+        for rollout in draft.open_rollouts(System.OPERATOR)
+        if rollout.verb is Verb.DELETE
+        for task in draft.tasks_of(rollout)
+        if task.state not in TERMINAL
+    }
+
+
+def _may_try(draft: Draft, verb: Verb) -> bool:
+    again = _retry_at(draft, verb)
+    if again is None or draft.now >= again:
+        return True
+    draft.wake_at(again)
+    return False
 
 
 _GONE = frozenset({Lifecycle.DELETING, Lifecycle.DELETED})
@@ -67,12 +86,12 @@ def _newest_first(machine: MachineId) -> int:
     return -int(ordinal) if ordinal.isdigit() else 0
 
 
-def _retry_at(draft: Draft) -> datetime | None:
-    """When machines may be made again after failures; None when the last went well."""
+def _retry_at(draft: Draft, verb: Verb) -> datetime | None:
+    """When machines may be made or removed again after failures; None if the last went well."""
     failures = 0
     ended: datetime | None = None
     for rollout in draft.ended_rollouts():  # Newest first.
-        if rollout.system is not System.SCALE or rollout.verb is not Verb.CREATE:
+        if rollout.system is not System.SCALE or rollout.verb is not verb:
             continue
         if rollout.code is RolloutCode.NONE:
             break
@@ -80,8 +99,8 @@ def _retry_at(draft: Draft) -> datetime | None:
         failures += 1
     if ended is None:
         return None
-    doubled: timedelta = CREATE_RETRY_FIRST * (1 << min(failures - 1, 10))
-    return ended + min(doubled, CREATE_RETRY_MAX)
+    doubled: timedelta = RETRY_FIRST * (1 << min(failures - 1, 10))
+    return ended + min(doubled, RETRY_MAX)
 
 
 def _make(draft: Draft, live: list[Machine], count: int) -> list[Machine]:

@@ -9,8 +9,20 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import assert_never
 
+from upkeep.core.blame import LOST_WITHIN
+from upkeep.core.budget import is_down
 from upkeep.core.draft import Draft, action_key
-from upkeep.core.model import Failure, Health, Lifecycle, Machine, Outcome, Rollout, Task, Verb
+from upkeep.core.model import (
+    Failure,
+    GroupKind,
+    Health,
+    Lifecycle,
+    Machine,
+    Outcome,
+    Rollout,
+    Task,
+    Verb,
+)
 from upkeep.core.task import IN_HAND, Signal, TaskState
 
 # Kinds of driver error that condemn the image itself rather than the hypervisor.
@@ -85,7 +97,10 @@ def _fail_from_outcome(
 ) -> None:
     failure = Failure.IMAGE_UNUSABLE if outcome.kind in IMAGE_ERRORS else Failure.PLATFORM
     if rollout.verb is Verb.CREATE:
-        draft.put_machine(machine, lifecycle=Lifecycle.DELETING)
+        machine = draft.put_machine(machine, lifecycle=Lifecycle.DELETING)
+    elif rollout.verb is Verb.DELETE and draft.group.kind is GroupKind.SCALE_SET:
+        # Somebody decided that this machine goes: scaling tries again, and takes no other for it.
+        machine = draft.put_machine(machine, lifecycle=Lifecycle.DELETING)
     fail(draft, rollout, task, machine, failure, outcome.detail)
 
 
@@ -116,16 +131,21 @@ def _settle_baking(draft: Draft, rollout: Rollout, task: Task, machine: Machine)
     if machine.health in (Health.UNHEALTHY, Health.UNKNOWN):
         if _waits_for_domain(draft, task, machine):
             return
+        # The first machines of a lost domain look like two that fell ill: wait until it is known.
+        known_at = machine.health_since + LOST_WITHIN
+        if machine.health is Health.UNKNOWN and draft.now < known_at:
+            draft.wake_at(known_at)
+            return
         fail(
             draft, rollout, task, machine, Failure.UNHEALTHY_IN_BAKE,
             f"{machine.health} {draft.now - task.state_since} after it was healthy",
         )  # fmt: skip
         return
     baked_at = task.state_since + bake_time
-    if draft.now >= baked_at:
-        draft.move(task, Signal.BAKED)
-    else:
+    if draft.now < baked_at:
         draft.wake_at(baked_at)
+    elif machine.health is Health.HEALTHY:
+        draft.move(task, Signal.BAKED)
 
 
 def _settle_rolling_back(draft: Draft, rollout: Rollout, task: Task, machine: Machine) -> None:
@@ -177,13 +197,13 @@ def fail(
 ) -> Task:
     """The machine is not well on the target: leave it FAILED, or send it back.
 
-    A rollback needs no new claim: the machine still holds the one of its upgrade, or was down
-    before.  A machine that fails in its bake time has given its claim back; it is down, so it
-    counts in every budget all the same.
+    A machine that runs its previous version and is well has nothing to go back to.
     """
     task = draft.move(task, Signal.FAIL, failure=failure, detail=detail)
     draft.put_machine(machine, worked_at=draft.now)
     draft.tell(f"{machine.name} failed: {detail}")
+    if machine.image == task.previous and machine.health is Health.HEALTHY:
+        return task
     if rollout.verb is Verb.REPLACE_OS_DISK and rollout.policy.auto_rollback and task.previous:
         task = send_back(draft, task, machine)
     return task
@@ -192,6 +212,11 @@ def fail(
 def send_back(draft: Draft, task: Task, machine: Machine) -> Task:
     """Start the machine's rollback.  Whether it may be taken down is the caller's question."""
     verb = rollback_verb(machine, task)
+    if machine.id not in draft.claims_of and is_down(machine):
+        # It gave its claim back when it was well, or was ill before.  It is down, so it takes
+        # nobody's place; the claim keeps it counted should it look well before the action begins.
+        claims = draft.ledger.take(machine.id, task.rollout, overdraft=False, now=draft.now)
+        draft.add_claims(claims)
     task = draft.move(
         task,
         Signal.ROLL_BACK,

@@ -54,9 +54,9 @@ def is_older(version: str, than: str) -> bool:
 
 def latest(versions: Iterable[ImageVersion]) -> str | None:
     """The highest version that is replicated to the region and not excluded, if there is one."""
-    usable = [
-        entry.version
-        for entry in versions
-        if not entry.excluded and entry.replication is ReplicationState.COMPLETED
-    ]
+    usable = [entry.version for entry in versions if is_usable(entry)]
     return max(usable, key=order_of, default=None)
+
+
+def is_usable(entry: ImageVersion) -> bool:
+    return not entry.excluded and entry.replication is ReplicationState.COMPLETED

@@ -36,8 +36,8 @@ from upkeep.core.model import (
     Verb,
 )
 from upkeep.core.rolling import open_batch, stop_rollout
-from upkeep.core.task import TaskState
-from upkeep.core.version import is_older, latest
+from upkeep.core.task import TERMINAL, TaskState
+from upkeep.core.version import is_older, is_usable, latest
 
 RETRY_AFTER = (
     timedelta(hours=1),
@@ -69,8 +69,9 @@ def version_for_new_machine(draft: Draft) -> str | None:
     """
     if draft.group.baked:
         return draft.group.baked
+    undecided = {rollout.target for rollout in draft.open_rollouts(System.OS_IMAGE)}
     blamed = {rollout.target for rollout in draft.ended_rollouts() if rollout.guilty}
-    return latest(v for v in draft.snapshot.versions if v.version not in blamed)
+    return latest(v for v in draft.snapshot.versions if v.version not in undecided | blamed)
 
 
 def outdated(draft: Draft, target: str) -> list[Machine]:
@@ -210,8 +211,12 @@ def start_by_hand(draft: Draft, call: OperatorCall) -> str:
     target = call.target or latest(draft.snapshot.versions)
     if not target:
         return "there is no version to roll to: publish one, and see that it is replicated"
-    if target not in {v.version for v in draft.snapshot.versions}:
+    entry = next((v for v in draft.snapshot.versions if v.version == target), None)
+    if entry is None:
         return f"there is no version {target} of this image"
+    if not is_usable(entry):
+        why = "excluded" if entry.excluded else f"{entry.replication} in this region"
+        return f"version {target} is {why}: choose another, or put that right first"
     if draft.open_rollouts(System.OS_IMAGE):
         return "a rollout is running: wait for it, or cancel it first"
     wanted: set[MachineId] = set(call.machines)
@@ -230,9 +235,11 @@ def _explain(draft: Draft, machines: list[Machine]) -> None:
         for rollout in draft.open_rollouts(System.OS_IMAGE)
         for task in draft.tasks_of(rollout)
     }
+    _explain_left_out(draft, [machine for machine in machines if machine.id not in inside])
+
+
+def _explain_left_out(draft: Draft, machines: list[Machine]) -> None:
     for machine in machines:
-        if machine.id in inside:
-            continue
         refusal = _why_not_machine(machine)
         if refusal is not None:
             draft.holds.append(_hold(machine, refusal[0], refusal[1], None))
@@ -252,15 +259,18 @@ def _explain_outsiders(draft: Draft, rollout: Rollout, target: str) -> None:
         task = tasks.get(machine.id)
         if task is None:
             left.append(machine)
-        elif task.state in (TaskState.FAILED, TaskState.ROLLED_BACK, TaskState.CANCELLED):
+        elif task.state in (TaskState.FAILED, TaskState.ROLLED_BACK):
             text = f"its own failure is looked into, or the next rollout: {task.detail}"
             draft.holds.append(_hold(machine, HoldReason.FAILED_HERE, text, None))
-        elif task.state is TaskState.SKIPPED or (
-            task.state is TaskState.DONE and is_older(machine.image, target)
-        ):
-            text = "the running rollout ends; the next one takes this machine"
-            draft.holds.append(_hold(machine, HoldReason.NOT_IN_ROLLOUT, text, None))
-    _explain(draft, left)
+        elif task.state is TaskState.CANCELLED and rollout.state is RolloutState.CANCELLING:
+            text = "restart the rollout, or publish a newer version"
+            draft.holds.append(_hold(machine, HoldReason.CANCELLING, text, None))
+        elif task.state is TaskState.CANCELLED and rollout.state is RolloutState.ROLLING_BACK:
+            text = f"publish a version after {rollout.target}, or restart the rollout"
+            draft.holds.append(_hold(machine, HoldReason.HALTED, text, None))
+        elif task.state in TERMINAL:
+            left.append(machine)
+    _explain_left_out(draft, left)
 
 
 def _hold(machine: Machine, reason: HoldReason, text: str, until: datetime | None) -> Hold:
