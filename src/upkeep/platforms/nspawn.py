@@ -176,16 +176,19 @@ class NspawnPlatform:
                     retryable=False,
                 )
             self._start(spec.name, facts)
+            self._reached("create:started")
 
     def start(self, name: str, *, key: str, fence: int) -> None:
         with self._journal.call(name, "start", key=key, fence=fence) as call:
             if not call.is_answered:
                 self._start(name, _facts(call.record))
+                self._reached("start:started")
 
     def stop(self, name: str, *, key: str, fence: int) -> None:
         with self._journal.call(name, "stop", key=key, fence=fence) as call:
             if not call.is_answered:
                 self._stop(name, _facts(call.record))
+                self._reached("stop:stopped")
 
     def restart(self, name: str, *, key: str, fence: int) -> None:
         """See the port.  The boots are noted first, so that a repetition sees if it was done."""
@@ -193,9 +196,11 @@ class NspawnPlatform:
             if call.is_answered:
                 return
             facts = _facts(call.record)
+            boots = self._boots(name)
             if not call.step:
-                call.write(facts, step=f"boots-before-{self._boots(name)}")
-            if call.step == f"boots-before-{self._boots(name)}":
+                call.write(facts, step=f"boots-before-{boots}")
+                self._reached("restart:counted")
+            if call.step == f"boots-before-{boots}":
                 self._stop(name, facts)
                 self._reached("restart:stopped")
             self._start(name, facts)
