@@ -79,8 +79,8 @@ class MachineSpec:
     Attributes:
         name: `[a-z0-9][a-z0-9._-]{0,62}`; also the guest's host name.
         uuid: the fixed hardware identity; survives every replacement of the OS disk.
-        seed: files laid read-only into the guest at `/run/upkeep-seed` at every boot (docs/guest.md):
-            `upkeep.json`, `user-data`, `scripts.json`.
+        seed: files laid read-only into the guest at `/run/upkeep-seed` at every boot, see
+            docs/guest.md: `upkeep.json`, `user-data`, `scripts.json`.
         network: platform-specific attachment (a bridge's or a libvirt network's name); empty
             means the platform's own default.
     """
@@ -100,7 +100,7 @@ class MachineStatus:
 
     Attributes:
         image_version: on the OS disk in use; empty when absent.
-        kept_version: on the previous OS disk that `switch_back` would boot; empty when none is kept.
+        kept_version: on the previous OS disk, which `switch_back` would boot; empty without one.
         address: IPv4 as the server reaches it; empty while unknown.
         boots: how often the platform has started it; rises with each start, also by itself.
     """
@@ -181,12 +181,6 @@ class Platform(Protocol):
         ...
 
 
-class ProbeProtocol(StrEnum):
-    TCP = "tcp"
-    HTTP = "http"
-    HTTPS = "https"
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProbeResult:
     """One look at one machine's application from outside.
@@ -207,10 +201,10 @@ class ProbeResult:
 class Prober(Protocol):
     """Health seen from outside the machine."""
 
-    def probe(
-        self, protocol: ProbeProtocol, address: str, port: int, path: str, timeout_s: float
+    async def probe(
+        self, protocol: str, address: str, port: int, path: str, timeout_s: float
     ) -> ProbeResult:
-        """Never raises: what went wrong is in the result."""
+        """One look, by `tcp`, `http` or `https`; never raises: what went wrong is in the result."""
         ...
 
 

@@ -10,6 +10,7 @@ forgotten, and a probe that was on its way is dropped when it comes back.
 Who sends probes and when is `prober.py`; which witness decides is `core/health.py`.
 """
 
+import heapq
 import threading
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -56,6 +57,8 @@ class HealthWatch:
     def __init__(self, store: FleetStore) -> None:
         self._store = store
         self._watches: dict[MachineId, _Watch] = {}
+        # When each machine's next probe is due, soonest first; old entries are skipped.
+        self._schedule: list[tuple[datetime, MachineId]] = []
         self._lock = threading.RLock()
 
     def load(self, machines: Sequence[WatchedMachine], *, now: datetime) -> None:
@@ -74,21 +77,29 @@ class HealthWatch:
                 if known is not None and _same_watch(known.machine, machine):
                     known.machine = machine
                     continue
-                self._watches[machine.machine] = _begin(machine, known, now)
+                watch = _begin(machine, known, now)
+                self._watches[machine.machine] = watch
+                if watch.settings is not None and watch.source is not HealthSource.INSIDE:
+                    self._schedule_probe(watch, now)
 
-    def due(self, *, now: datetime) -> list[DueProbe]:
-        """The probes to send now; each machine's next one is an interval later, start to start."""
+    def due(self, *, now: datetime, limit: int) -> list[DueProbe]:
+        """At most `limit` probes to send now; each machine's next is an interval later.
+
+        Intervals run from start to start; a probe that was late does not make the next early.
+        """
         with self._lock:
-            probes = []
-            for watch in self._watches.values():
-                if watch.settings is None or watch.next_probe_at > now:
-                    continue
+            probes: list[DueProbe] = []
+            while self._schedule and self._schedule[0][0] <= now and len(probes) < limit:
+                at, machine = heapq.heappop(self._schedule)
+                watch = self._watches.get(machine)
+                if watch is None or watch.settings is None or watch.next_probe_at != at:
+                    continue  # Watched no more, or begun anew since.
                 interval = timedelta(milliseconds=watch.settings.interval_ms)
-                watch.next_probe_at = max(watch.next_probe_at + interval, now + interval / 2)
-                if watch.machine.address and watch.source is not HealthSource.INSIDE:
+                self._schedule_probe(watch, max(at + interval, now + interval / 2))
+                if watch.machine.address:
                     probes.append(
                         DueProbe(
-                            machine=watch.machine.machine,
+                            machine=machine,
                             address=watch.machine.address,
                             settings=watch.settings,
                             begun_at=now,
@@ -98,10 +109,11 @@ class HealthWatch:
 
     def next_probe_at(self) -> datetime | None:
         with self._lock:
-            return min(
-                (w.next_probe_at for w in self._watches.values() if w.settings is not None),
-                default=None,
-            )
+            return self._schedule[0][0] if self._schedule else None
+
+    def _schedule_probe(self, watch: _Watch, at: datetime) -> None:
+        watch.next_probe_at = at
+        heapq.heappush(self._schedule, (at, watch.machine.machine))
 
     def probed(self, probe: DueProbe, result: ProbeResult, *, now: datetime) -> bool:
         """One probe came back; True if the machine's health changed."""
