@@ -35,6 +35,7 @@ FAST = Timing(
     change_gap_s=0.01,
     long_heartbeat_s=30.0,
     restart_max_s=30.0,
+    poll_gap_s=0.05,
     poll_margin_s=5.0,
 )
 
@@ -388,6 +389,11 @@ def start_agent() -> Iterator[Callable[..., Running]]:
     yield start
     for each in started:
         each.stop()
+
+
+@pytest.fixture
+def fast() -> Timing:
+    return FAST
 
 
 @pytest.fixture

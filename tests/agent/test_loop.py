@@ -5,10 +5,13 @@ import os
 import socket
 import stat
 import threading
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
+
+from upkeep.agent.timing import Timing
 
 PROBE = {"protocol": "http", "port": 0, "path": "/health", "interval_ms": 100}
 
@@ -90,6 +93,23 @@ def test_a_long_poll_brings_a_command_at_once_and_restart_ends_with_a_new_boot_i
     done = server.outcome("ro_7/m_3/restart/1")
     assert (done["outcome"], done["fence"]) == ("succeeded", 1)
     server.wait_for(lambda: not server.commands)
+
+
+def test_a_command_that_is_in_hand_and_sent_again_does_not_make_polls_spin(
+    server, machine, start_agent, fast: Timing
+) -> None:
+    """The server answers a poll at once while a command is open; here for as long as it likes."""
+    machine.seed(server, token="t-1")
+    server.poll = {"mode": "long", "seconds": 50}
+    running = start_agent(machine, reboot=lambda: "", timing=replace(fast, poll_gap_s=60.0))
+    server.wait_for(lambda: server.polls_open)
+    server.send("k/1", "restart")
+    for busy in ("one", "two", "three"):
+        (machine.paths.run / "busy").write_text(busy)
+        server.wait_for_check_in(lambda b, busy=busy: b["busy"] == busy)
+    # The one that brought it, and one that found nothing new.
+    assert len(server.bodies("poll")) <= 2
+    running.stop()
 
 
 def test_a_restart_is_found_done_by_the_agent_of_the_next_boot(

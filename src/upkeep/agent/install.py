@@ -26,6 +26,8 @@ Description=upkeep agent: keeps this machine up to date
 Documentation=man:systemd.service(5)
 After=network.target local-fs.target
 RequiresMountsFor=/var/lib/upkeep /run/upkeep-seed /data
+# The agent is the way back in: never give up on it.
+StartLimitIntervalSec=0
 
 [Service]
 ExecStart=/usr/bin/env python3 /usr/lib/upkeep/agent.pyz run

@@ -238,12 +238,12 @@ class Agent:
         )
         return body, done
 
-    def _take(self, reply: Reply, done: Sequence[Done]) -> None:
-        """Uses what any reply brings, of a check-in or a poll."""
+    def _take(self, reply: Reply, done: Sequence[Done]) -> bool:
+        """Uses what any reply brings; False when it brought no command that is new."""
         self._work.acknowledge(done)
         if reply.probe_given:
             self._watch.use(reply.probe)
-        self._work.accept(reply.commands)
+        return self._work.accept(reply.commands)
 
     def _keep_nonce(self, known: Identity, nonce: str) -> None:
         """Writes the nonce before the next request; another process's new identity wins."""
@@ -337,6 +337,7 @@ class Agent:
             self._close_link(link)
 
     def _poll(self, link: transport.Link, known: Identity, seconds: int) -> None:
+        asked_at = time.monotonic()
         body, done = self._body(known)
         answer = link.call(
             f"{POLL_PATH}?wait={seconds}",
@@ -345,8 +346,11 @@ class Agent:
             timeout_s=seconds + self._timing.poll_margin_s,
         )
         # Its nonce is not used: check-ins alone renew it, one at a time.
-        self._take(wire.parse_reply(answer), done)
+        has_news = self._take(wire.parse_reply(answer), done)
         self._poll_failures = 0
+        gap_s = asked_at + self._timing.poll_gap_s - time.monotonic()
+        if gap_s > 0 and not has_news:
+            self._stopping.wait(gap_s)
 
     def _poll_failed(self, error: Exception) -> None:
         """No more polls until a check-in was answered, which also finds out what is wrong."""

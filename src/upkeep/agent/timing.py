@@ -17,6 +17,8 @@ class Timing:
     long_heartbeat_s: between check-ins beside a long poll; they carry the nonce by which two
         machines with one identity are found out.
     restart_max_s: from a restart command to a new boot id, or the command has failed.
+    poll_gap_s: between two polls when the first came back at once with nothing new: the server
+        repeats a command until its outcome is there, and a restart takes a while.
     poll_margin_s: how much longer than `wait` a poll's answer may take.
     """
 
@@ -28,6 +30,7 @@ class Timing:
     change_gap_s: float = 0.2
     long_heartbeat_s: float = 300.0
     restart_max_s: float = 600.0
+    poll_gap_s: float = 2.0
     poll_margin_s: float = 15.0
 
 

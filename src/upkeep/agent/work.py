@@ -47,16 +47,15 @@ class Work:
         self._journal = journal.load(paths.state)
         self._in_hand: dict[str, float] = {}  # Key: when its effect was begun.
 
-    def accept(self, commands: Sequence[Command]) -> None:
-        """Writes down what came."""
-        if not commands:
-            return
+    def accept(self, commands: Sequence[Command]) -> bool:
+        """Writes down what came; False when it brought nothing new."""
         with self._lock:
             before = self._journal
             self._keep(step.accept(before, commands))
             has_changed = self._journal is not before
         if has_changed:
             self._nudge()
+        return has_changed
 
     def pending(self) -> tuple[Done, ...]:
         with self._lock:
