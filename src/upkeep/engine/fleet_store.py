@@ -172,6 +172,7 @@ class FleetStore(Protocol):
     def observe(self, machine: MachineId, sighting: Sighting, *, now: datetime) -> bool:
         """Write what has changed, bump its budgets' versions, mark its group; True if any did.
 
+        A lower `boots` is older than what is known and is not written.
         Turning UNKNOWN sets `lost_at`, unless an action is under way or a task of the machine is
         in hand or baking; turning from UNKNOWN to anything else sets `back_at`.
         """

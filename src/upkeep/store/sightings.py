@@ -23,7 +23,9 @@ def observe(
     if row is None or row.lifecycle == "deleted":
         return None
     values: dict[str, Any] = {}
-    for name in ("image", "boots", "address", "phase"):
+    if sighting.boots is not None and sighting.boots > row.boots:
+        values["boots"] = sighting.boots  # It only rises: a lower one was seen earlier.
+    for name in ("image", "address", "phase"):
         seen = getattr(sighting, name)
         if seen is not None and seen != getattr(row, name):
             values[name] = seen

@@ -1,0 +1,1 @@
+"""`upkeep demo`: the main job on real machines, watched from outside."""
