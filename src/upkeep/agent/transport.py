@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import http.client
 import json
+import re
 import socket
 import ssl
 from collections.abc import Mapping
@@ -22,6 +23,10 @@ READ_TIMEOUT_S = 30.0  # Of a call that the server answers at once.
 REPLY_BYTES_MAX = 1024 * 1024  # 64 commands with their arguments are under 64 KiB.
 DETAIL_LENGTH_MAX = 500  # Of a problem document, as it is shown to a person.
 CA_PATH = "/agent/v1/ca"
+PEM_PATTERN = re.compile(
+    r"-----BEGIN CERTIFICATE-----\r?\n(?:[A-Za-z0-9+/=]+\r?\n)+-----END CERTIFICATE-----"
+)
+PEM_BLOCKS_MAX = 8  # A CA and whatever chain somebody put beside it.
 
 
 class Unreachable(Exception):
@@ -86,17 +91,19 @@ def fetch_pinned_ca(server: str, ca_sha256: str) -> str:
     if status != 200:
         raise Unreachable(f"{server}{CA_PATH} answered {status}; is this an upkeep server?")
     try:
-        der = ssl.PEM_cert_to_DER_cert(body.decode("ascii").strip())
-    except ValueError as error:
-        raise Unreachable(f"{server}{CA_PATH} is no PEM certificate: {error}") from error
-    seen = hashlib.sha256(der).hexdigest()
-    if seen != ca_sha256.lower():
+        ders = [ssl.PEM_cert_to_DER_cert(block) for block in _pem_blocks(body)]
+    except ValueError:  # The right letters, and no base64 all the same.
+        ders = []
+    if not ders:
+        raise Unreachable(f"{server}{CA_PATH} holds no PEM certificate; is this an upkeep server?")
+    digests = [hashlib.sha256(der).hexdigest() for der in ders]
+    if ca_sha256.lower() not in digests:
         raise WrongCa(
-            f"the CA of {server} has SHA-256 {seen}, but {ca_sha256.lower()} is pinned."
+            f"the CA of {server} has SHA-256 {digests[0]}, but {ca_sha256.lower()} is pinned."
             " Either this is not your server, or its CA was replaced:"
             " compare with `upkeep ca show` on the server before you enrol again"
         )
-    return ssl.DER_cert_to_PEM_cert(der)
+    return ssl.DER_cert_to_PEM_cert(ders[digests.index(ca_sha256.lower())])
 
 
 def trust(ca_pem: str) -> ssl.SSLContext:
@@ -221,6 +228,11 @@ class Link:
 
 def _read_limit(response: http.client.HTTPResponse) -> int | None:
     return REPLY_BYTES_MAX + 1 if response.length is None else None
+
+
+def _pem_blocks(body: bytes) -> list[str]:
+    """Each certificate of an answer by itself."""
+    return PEM_PATTERN.findall(body.decode("ascii", "replace"))[:PEM_BLOCKS_MAX]
 
 
 def _refusal(status: int, headers: Mapping[str, str], body: bytes) -> Refused:
