@@ -423,7 +423,9 @@ def _read_domains(
             continue
         rows = connection.execute(
             select(column.label("name"), t.machines.c.lost_at, t.machines.c.back_at)
-            .where(column.in_(names), _still_away(now))
+            # Through a function, so that the index of the few lost machines is used and not the
+            # one of the zone's many (measured: 20 ms against 0.1 ms at 100,000 machines).
+            .where(func.coalesce(column, "").in_(names), _still_away(now))
             .order_by(t.machines.c.lost_at)
         )
         for name, cases in _grouped(rows).items():

@@ -1,0 +1,1 @@
+"""Benchmarks: `make bench JSON=bench.json`.  Ratios and budgets, never asserted in tests."""
