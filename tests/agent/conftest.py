@@ -111,6 +111,7 @@ class Server:
         self.poll: dict[str, Any] = {"mode": "interval", "seconds": 1}
         self.polls_open = 0
         self.answer_next: list[Problem] = []
+        self.answer_next_poll: list[Problem] = []
         self.lose_replies = 0
         self._http: ThreadingHTTPServer | None = None
         self._sockets: list[socket.socket] = []
@@ -210,6 +211,8 @@ class Server:
             if path == "/agent/v1/check-in":
                 nonce = self._renew(machine_id, body)
             else:
+                if self.answer_next_poll:
+                    raise self.answer_next_poll.pop(0)
                 nonce = self.nonces[machine_id][1]
                 self._wait_for_news(float(query["wait"][0]))
             done = {(each["key"], each["fence"]) for each in body["done"]}
@@ -263,6 +266,10 @@ class Server:
             lambda: self.commands or self.probe != probe or self._http is None, seconds
         )
         self.polls_open -= 1
+
+    def refuse(self, status: int, kind: str, *, poll: bool = False) -> None:
+        """Answers the next request, or the next poll, with a problem document."""
+        (self.answer_next_poll if poll else self.answer_next).append(Problem(status, kind, "why"))
 
     def send(self, key: str, verb: str, *, fence: int = 1, **args: object) -> None:
         with self.changed:

@@ -59,15 +59,23 @@ def test_it_enrols_with_the_seeds_token_and_tells_all_that_the_page_lists(
     assert stat.S_IMODE(mode) == 0o600
 
 
-def test_a_second_start_uses_the_identity_and_not_the_token(server, machine, start_agent) -> None:
+def test_a_second_start_uses_the_identity_and_not_the_token(
+    server, machine, start_agent, wait_until
+) -> None:
     machine.seed(server, token="t-1")
+    server.poll = {"mode": "interval", "seconds": 3600}
     first = start_agent(machine)
-    server.wait_for_check_in(lambda b: True)
+    server.wait_for_check_in(lambda b: b["first_boot"]["state"] == "done")
+    # The reply has come and is on the disk: a stop before that would be a lost reply.
+    kept = machine.paths.state / "identity.json"
+    wait_until(lambda: json.loads(kept.read_text())["nonce"] == server.nonces["m_web-0"][1])
     first.stop()
     seen = len(server.seen)
     start_agent(machine)
     server.wait_for(lambda: len(server.seen) > seen)
     assert len(server.bodies("enrol")) == 1
+    nonces = [body["nonce"] for body in server.bodies()]
+    assert len(set(nonces)) == len(nonces), "each check-in brings the nonce of the last reply"
 
 
 def test_a_long_poll_brings_a_command_at_once_and_restart_ends_with_a_new_boot_id(
@@ -330,12 +338,8 @@ def test_an_error_of_the_server_or_of_the_agent_ends_nothing(server, machine, st
     machine.seed(server, token="t-1")
     running = start_agent(machine)
     server.wait_for_check_in(lambda b: True)
-    problem_type = type(server).handle.__globals__["Problem"]
-    server.answer_next = [
-        problem_type(500, "internal", "x"),
-        problem_type(400, "bad_request", "x"),
-        problem_type(429, "rate_limited", "x"),
-    ]
+    for status, kind in ((500, "internal"), (400, "bad_request"), (429, "rate_limited")):
+        server.refuse(status, kind)
     server.wait_for(lambda: not server.answer_next)
     # And one of our own: the state directory cannot be written for a while.
     state = machine.paths.state
@@ -381,11 +385,44 @@ def test_a_server_with_the_right_ca_but_anothers_certificate_gets_nothing(
 
 
 def test_it_stops_at_once_from_an_open_poll(server, machine, start_agent) -> None:
+    """From the second on its connection, which a careless repair would open anew."""
     machine.seed(server, token="t-1")
     server.poll = {"mode": "long", "seconds": 50}
     running = start_agent(machine)
     server.wait_for(lambda: server.polls_open)
+    with server.changed:
+        server.probe = {"protocol": "tcp", "port": server.port}
+        server.changed.notify_all()
+    server.wait_for(lambda: len([n for n, _ in server.seen if n == "poll"]) >= 2)
+    server.wait_for(lambda: server.polls_open)
     running.stop()
+    assert "poll" not in {thread.name for thread in threading.enumerate()}
+
+
+def test_a_poll_that_fails_is_followed_by_a_check_in_and_new_polls(
+    server, machine, start_agent
+) -> None:
+    """The next heartbeat would be 30 s away; a check-in finds out what is wrong."""
+    machine.seed(server, token="t-1")
+    server.poll = {"mode": "long", "seconds": 1}
+    start_agent(machine)
+    server.wait_for(lambda: server.polls_open)
+    server.refuse(502, "bad_gateway", poll=True)
+    server.wait_for(lambda: not server.answer_next_poll)
+    seen = len(server.seen)
+    server.wait_for(lambda: [n for n, _ in server.seen[seen:]][:2] == ["check-in", "poll"])
+
+
+def test_an_outcome_that_was_told_is_no_reason_to_talk_again(
+    server, machine, start_agent, fast: Timing, wait_until
+) -> None:
+    machine.seed(server, token="t-1")
+    server.send("k/1", "report")
+    # With this gap a check-in that is wrongly due stays due long enough to be seen.
+    agent = start_agent(machine, timing=replace(fast, change_gap_s=1.0)).agent
+    server.outcome("k/1")
+    wait_until(lambda: not agent._work.pending())
+    assert not agent._has_reason(agent._identity)
 
 
 def test_it_stops_at_once_before_any_server(machine, start_agent) -> None:
