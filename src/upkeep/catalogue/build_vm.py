@@ -5,7 +5,7 @@ directory by `mke2fs -d`.  The boot loader reads `/vmlinuz` and `/initrd.img` of
 the links that Debian's kernel packages keep on the newest kernel, so a kernel patched inside the
 machine runs after its next reboot; nothing of the boot loader needs to be installed in the image.
 
-What goes in on top of a container's root file system: the mounts of docs/guest.md, the network
+What goes in on top of a container's root file system: the mounts of docs/guest.md, the name
 from the seed, and silence from everything that would wait for hardware that is not there.
 
 Not decided here: what the root file system holds (`build.py`) and where the image goes.
@@ -69,37 +69,20 @@ LABEL=upkeep-data /data ext4 nofail,x-systemd.before=local-fs.target 0 2
 LABEL=UPKEEPSEED /run/upkeep-seed iso9660 ro,nofail,x-systemd.before=local-fs.target 0 0
 """
 
-NETWORK_SCRIPT = '''\
-"""Give the first interface the address, and the machine the name, that the seed tells."""
-import json
-import subprocess
-
-with open("/run/upkeep-seed/network.json") as file:
-    network = json.load(file)
-with open("/proc/sys/kernel/hostname", "w") as file:
-    file.write(network["hostname"])
-for arguments in (
-    ("address", "replace", network["address"], "dev", "eth0"),
-    ("link", "set", "dev", "eth0", "up"),
-    ("route", "replace", "default", "via", network["gateway"]),
-):
-    subprocess.run(("ip",) + arguments, check=True)
-'''
-
-NETWORK_UNIT = """\
+# A container is told its name by its platform; a virtual machine reads it from its seed.
+HOST_NAME_UNIT = """\
 [Unit]
-Description=Address and name from the seed
+Description=Host name from the seed
 DefaultDependencies=no
 RequiresMountsFor=/run/upkeep-seed
-After=sys-subsystem-net-devices-eth0.device systemd-udevd.service
-Wants=sys-subsystem-net-devices-eth0.device network.target
-Before=network.target network-online.target sysinit.target shutdown.target
+ConditionPathExists=/run/upkeep-seed/hostname
+Before=sysinit.target shutdown.target
 Conflicts=shutdown.target
 
 [Service]
 Type=oneshot
 RemainAfterExit=yes
-ExecStart=/usr/bin/python3 -I -S /usr/lib/upkeep/vm-network.py
+ExecStart=/bin/cp /run/upkeep-seed/hostname /proc/sys/kernel/hostname
 
 [Install]
 WantedBy=sysinit.target
@@ -110,35 +93,23 @@ WantedBy=sysinit.target
 INITRD_SETTINGS = "MODULES=list\nCOMPRESS=zstd\n"
 INITRD_MODULES = "virtio_pci\nvirtio_blk\nvirtio_scsi\nsd_mod\n"
 
-# Empty, so that systemd takes it from the domain's uuid: the identity outlives the OS disk.
-MACHINE_ID = ""
-
 VM_FILES: Mapping[str, str] = {
     "etc/fstab": FSTAB,
-    "etc/machine-id": MACHINE_ID,
     "etc/initramfs-tools/conf.d/upkeep": INITRD_SETTINGS,
     "etc/initramfs-tools/modules": INITRD_MODULES,
-    "usr/lib/upkeep/vm-network.py": NETWORK_SCRIPT,
-    "etc/systemd/system/upkeep-vm-network.service": NETWORK_UNIT,
+    "etc/systemd/system/upkeep-vm-hostname.service": HOST_NAME_UNIT,
 }
 
-# Each waits for hardware, writes to a console that nobody reads, or works at a time that nobody
-# planned (a machine installs updates when it is told to).
+# Beside those that `build.py` masks: they wait for hardware or write to a console nobody reads.
 MASKED_UNITS = (
-    "apt-daily.timer",
-    "apt-daily-upgrade.timer",
-    "dpkg-db-backup.timer",
-    "e2scrub_all.timer",
     "e2scrub_reap.service",
-    "fstrim.timer",
     "getty.target",
-    "systemd-binfmt.service",
-    "systemd-firstboot.service",
+    "serial-getty@.service",
     "systemd-pcrphase-sysinit.service",
     "systemd-pcrphase.service",
     "systemd-repart.service",
-    "systemd-update-utmp.service",
     "systemd-update-utmp-runlevel.service",
+    "systemd-update-utmp.service",
 )
 
 
@@ -153,13 +124,9 @@ def lay_vm_files(root: Path) -> None:
         replace_link(units / unit, "/dev/null")
     wanted = units / "sysinit.target.wants"
     wanted.mkdir(exist_ok=True)
-    replace_link(wanted / "upkeep-vm-network.service", "../upkeep-vm-network.service")
+    replace_link(wanted / "upkeep-vm-hostname.service", "../upkeep-vm-hostname.service")
     (root / "data").mkdir(exist_ok=True)
-    run_command(
-        ["chroot", str(root), "update-initramfs", "-u"],
-        package="coreutils",
-        timeout_s=BUILD_COMMAND_TIME_MAX_S,
-    )
+    run_build_command(["chroot", str(root), "update-initramfs", "-u"], package="coreutils")
 
 
 def replace_link(path: Path, target: str) -> None:

@@ -21,7 +21,6 @@ Invariants:
 Disks are made by this host's own tools: `uri` is a libvirt on this host.
 """
 
-import json
 import re
 import shutil
 import time
@@ -322,9 +321,11 @@ class LibvirtPlatform:
         disk = OsDisk(number=number, image_version=image.version, image_sha256=image.sha256)
         backing = import_image(image, self._root / "pool")
         make_overlay(self._disk_path(name, disk), backing)
-        network: dict[str, str] = json.loads(self._bridge.network_json(address))
-        network["hostname"] = HOST_LABEL_PATTERN.sub("-", name).strip("-")
-        files = {**seed, "network.json": json.dumps(network).encode() + b"\n"}
+        files = {
+            **seed,
+            "network.json": self._bridge.network_json(address),
+            "hostname": HOST_LABEL_PATTERN.sub("-", name).strip("-").encode(),
+        }
         make_seed_disk(self._seed_path(name, disk), files)
         return disk
 

@@ -87,6 +87,8 @@ def add_devices(root: Xml.Element, domain: Domain) -> None:
     add(interface, "mac", address=mac_address(domain.uuid))
     add(interface, "source", bridge=domain.bridge)
     add(interface, "model", type="virtio")
+    # No network boot: its firmware asks for a key press at each boot and nothing here uses it.
+    add(interface, "rom", enabled="no")
     serial = add(devices, "serial", type="file")
     add(serial, "source", path=str(domain.console_log), append="on")
     add(serial, "target", type="isa-serial", port="0")
