@@ -159,9 +159,6 @@ class Story:
             if t.machine == machine and (t.state in IN_HAND or t.state is TaskState.BAKING)
         ]
 
-    def in_hand_now(self) -> list[str]:
-        return sorted({t.machine for t in self.open_tasks() if t.state in IN_HAND})
-
     def sent(self, verb: Verb) -> list[str]:
         """The machines to which the verb was sent, in the order of the plans."""
         return [a.machine for _, plan in self.plans for a in plan.actions if a.verb is verb]
@@ -181,6 +178,9 @@ class Story:
 
     def at(self, minute: float, happens: Callable[[], None]) -> None:
         self._at(START + timedelta(minutes=minute), happens)
+
+    def after(self, minutes: float, happens: Callable[[], None]) -> None:
+        self._at(self.now + timedelta(minutes=minutes), happens)
 
     def publish(self, version: str, **fields: Any) -> None:
         self.versions[version] = ImageVersion(version=version, **fields)
@@ -209,15 +209,14 @@ class Story:
         self.machines[key] = replace(self.machines[key], **changes)
 
     def see(self, machine: str, health: Health) -> None:
-        """What a sighting writes: turning UNKNOWN outside of work is being lost."""
-        before = self.machines[MachineId(machine)]
-        if before.health is health:
+        """What a sighting writes: a machine turns UNKNOWN in our hands, or it is lost."""
+        before = self.machines.get(MachineId(machine))
+        if before is None or before.health is health:
             return
         changes: dict[str, Any] = {"health": health, "health_since": self.now}
-        in_work = any(t.state in IN_HAND for t in self.in_hand(machine))
-        if health is Health.UNKNOWN and not in_work:
-            changes |= {"lost_at": self.now, "back_at": None}
-        elif before.lost_at is not None and before.back_at is None:
+        if health is Health.UNKNOWN and not self.in_hand(machine):
+            changes["lost_at"] = self.now
+        elif before.health is Health.UNKNOWN:
             changes["back_at"] = self.now
         self.change(machine, **changes)
 
@@ -229,8 +228,14 @@ class Story:
 
     def run(self, *, minutes: float) -> "Story":
         """Play until so many minutes after the beginning, planning whenever there is cause."""
-        until = START + timedelta(minutes=minutes)
         self.rest()
+        return self._play(until=START + timedelta(minutes=minutes))
+
+    def run_on(self, *, minutes: float) -> "Story":
+        """Play for so many minutes more."""
+        return self._play(until=self.now + timedelta(minutes=minutes))
+
+    def _play(self, *, until: datetime) -> "Story":
         while (moment := self._next_moment()) is not None and moment <= until:
             self.now = max(self.now, moment)
             while self._coming and self._coming[0][0] <= self.now:
@@ -242,7 +247,9 @@ class Story:
 
     def rest(self) -> None:
         """Plan once, as the loop does when something came in: a second time needs a cause."""
-        self.apply(plan_group(self.snapshot(), now=self.now))
+        plan = plan_group(self.snapshot(), now=self.now)
+        self.write(plan)
+        self.start(plan)
 
     def _next_moment(self) -> datetime | None:
         moments = [self._coming[0][0]] if self._coming else []
@@ -268,8 +275,8 @@ class Story:
             clock_stepped=self.clock_stepped,
         )
 
-    def apply(self, plan: Plan) -> None:
-        """Write the plan, as a store's one transaction would, and begin its actions."""
+    def write(self, plan: Plan) -> None:
+        """Write the plan, as a store's one transaction would."""
         self.plans.append((self.now, plan))
         self.group = plan.group
         for machine in plan.machines:
@@ -292,12 +299,15 @@ class Story:
         self.holds = plan.holds
         self.next_wake = plan.next_wake
         self.told.extend((self.now, line) for line in plan.story)
+
+    # What an executor, a platform and a prober would do.
+
+    def start(self, plan: Plan) -> None:
+        """Begin the plan's actions; a key that is known is not begun again."""
         for action in plan.actions:
             if action.key not in self.actions:
                 self.actions[action.key] = action
                 self.begin(action)
-
-    # What an executor, a platform and a prober would do.
 
     def begin(self, action: Action) -> None:
         if action.verb is Verb.DRAIN:

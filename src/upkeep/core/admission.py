@@ -181,8 +181,6 @@ def _refusal_for_one(draft: Draft, rollout: Rollout, machine: Machine) -> _Refus
     if other is not None and other.rollout != rollout.id:
         return HoldReason.OTHER_WORK, None, f"{other.rollout} is done with this machine"
     if rollout.system is not System.OS_IMAGE:
-        if machine.lifecycle is Lifecycle.DELETED:
-            return HoldReason.MACHINE_STOPPED, None, "nothing: the machine has been deleted"
         return None
     if machine.lifecycle is not Lifecycle.PRESENT:
         return HoldReason.MACHINE_STOPPED, None, "start the machine"
@@ -311,33 +309,39 @@ def _announce(draft: Draft, rollout: Rollout, machine: Machine, *, batch: int) -
     if not_before <= draft.now or rollout.verb not in DISRUPTIVE:
         _drain_or_start(draft, rollout, task)
     else:
-        draft.wake_at(not_before)
+        refusal = HoldReason.NOTICE, not_before, "the notice runs out"
+        _hold(draft, rollout, machine, refusal, _priority(rollout))
 
 
 def _start_announced(draft: Draft, rollout: Rollout) -> None:
-    """Announced work whose notice has run out starts, unless the time has become wrong."""
+    """Announced work starts when notice and drain are over, unless it has become wrong."""
     for task in draft.tasks_of(rollout):
-        if task.state is TaskState.DRAINING:
-            _start_drained(draft, rollout, task)
-        if task.state is not TaskState.ANNOUNCED:
+        if task.state not in (TaskState.ANNOUNCED, TaskState.DRAINING):
             continue
-        assert task.not_before is not None
         machine = draft.machines[task.machine]
-        refusal: _Refusal | None
         if (refusal := _refusal_for_one(draft, rollout, machine)) is not None:
             drop(draft, task, f"announced, then: {refusal[0]}")
             draft.wake_at(draft.now + _SOON)
-        elif task.not_before > draft.now:
-            refusal = HoldReason.NOTICE, task.not_before, "the notice runs out"
+        elif task.state is TaskState.DRAINING:
+            refusal = _start_drained(draft, rollout, task)
         else:
-            refusal = _refusal_for_all(draft, rollout)
+            refusal = _start_noticed(draft, rollout, task, machine)
         if refusal is not None:
             _hold(draft, rollout, machine, refusal, _priority(rollout))
-        elif not task.repair or machine.health is not Health.HEALTHY:
-            _drain_or_start(draft, rollout, task)
-        elif _take_claims(draft, rollout, machine):
-            # It was ill when it was announced and is well now: like any other from here on.
-            _drain_or_start(draft, rollout, draft.put_task(replace(task, repair=False)))
+
+
+def _start_noticed(draft: Draft, rollout: Rollout, task: Task, machine: Machine) -> _Refusal | None:
+    assert task.not_before is not None
+    if task.not_before > draft.now:
+        return HoldReason.NOTICE, task.not_before, "the notice runs out"
+    if (refusal := _refusal_for_all(draft, rollout)) is not None:
+        return refusal
+    if not task.repair or machine.health is not Health.HEALTHY:
+        _drain_or_start(draft, rollout, task)
+    elif _take_claims(draft, rollout, machine):
+        # It was ill when it was announced and is well now: like any other from here on.
+        _drain_or_start(draft, rollout, draft.put_task(replace(task, repair=False)))
+    return None
 
 
 def _drain_or_start(draft: Draft, rollout: Rollout, task: Task) -> None:
@@ -350,15 +354,16 @@ def _drain_or_start(draft: Draft, rollout: Rollout, task: Task) -> None:
         _start(draft, rollout, task)
 
 
-def _start_drained(draft: Draft, rollout: Rollout, task: Task) -> None:
+def _start_drained(draft: Draft, rollout: Rollout, task: Task) -> _Refusal | None:
     """Draining ends when the machine says so, or when its time is up."""
     drained = action_key(task, Verb.DRAIN) in draft.snapshot.outcomes
     if not drained and draft.now < task.clock_from:
         draft.wake_at(task.clock_from)
-    elif (refusal := _refusal_now(draft, rollout)) is not None:
-        _hold(draft, rollout, draft.machines[task.machine], refusal, _priority(rollout))
-    else:
+        return None
+    refusal = _refusal_now(draft, rollout)
+    if refusal is None:
         _start(draft, rollout, task)
+    return refusal
 
 
 def _start(draft: Draft, rollout: Rollout, task: Task) -> None:

@@ -45,9 +45,12 @@ def lost_domain(domain: Domain, *, now: datetime) -> LostDomain | None:
     """
     needed = max(LOST_MACHINES_MIN, -(-domain.size // 2))
     open_cases = sorted(
-        (lost_at, back_at)
-        for lost_at, back_at in domain.away
-        if back_at is None or back_at < lost_at or now - back_at < RESUME_AFTER
+        (
+            (lost_at, back_at)
+            for lost_at, back_at in domain.away
+            if back_at is None or back_at < lost_at or now - back_at < RESUME_AFTER
+        ),
+        key=lambda case: case[0],
     )
     if len(open_cases) < needed:
         return None

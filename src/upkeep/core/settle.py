@@ -34,14 +34,23 @@ def settle_tasks(draft: Draft) -> None:
     for rollout in draft.open_rollouts():
         for task in draft.tasks_of(rollout):
             _settle_task(draft, rollout, task)
+    _cancel_deleted(draft)
     _release_claims(draft)
+
+
+def _cancel_deleted(draft: Draft) -> None:
+    """Nothing is left to do for machines that are gone, also for those deleted just now."""
+    for rollout in draft.open_rollouts():
+        for task in draft.tasks_of(rollout):
+            machine = draft.machines.get(task.machine)
+            gone = machine is None or machine.lifecycle is Lifecycle.DELETED
+            if gone and (task.state in IN_HAND or task.state in (TaskState.HELD, TaskState.BAKING)):
+                draft.move(task, Signal.CANCEL, detail="the machine was deleted")
 
 
 def _settle_task(draft: Draft, rollout: Rollout, task: Task) -> None:
     machine = draft.machines.get(task.machine)
     if machine is None:
-        if task.state in IN_HAND or task.state in (TaskState.HELD, TaskState.BAKING):
-            draft.move(task, Signal.CANCEL, detail="the machine was deleted")
         return
     match task.state:
         case TaskState.RUNNING:
@@ -72,6 +81,8 @@ def _settle_running(draft: Draft, rollout: Rollout, task: Task, machine: Machine
     if outcome is None:
         return
     if not outcome.succeeded:
+        if _waits_for_domain(draft, task, machine):
+            return  # It cannot be sent back now, and it may have failed for that reason.
         _fail_from_outcome(draft, rollout, task, machine, outcome)
         return
     task = draft.move(task, Signal.ACTED, clock_from=outcome.at, detail="")
