@@ -69,6 +69,7 @@ groups = Table(
     _moment("wake_at"),
     _moment("planned_at"),
     _moment("created_at", nullable=False),
+    _moment("delete_requested_at"),
     _moment("deleted_at"),
     Index("groups_wake", "wake_at"),
 )
@@ -134,7 +135,9 @@ agents = Table(
     _text("first_boot_detail"),
     _text("reboot_required"),
     _text("busy"),
+    # Who else uses this identity; `locked`: nobody can tell which is the right one, so neither may.
     _text("conflict"),
+    Column("locked", Integer, nullable=False, server_default="0"),
     _moment("enrolled_at"),
     _moment("seen_at"),
 )
