@@ -1,0 +1,258 @@
+"""`upkeep serve`: one process with the engine, the API, the agents' protocol and the page.
+
+Order of a start: settings, state directory, database and migrations, own CA, platforms, engine
+threads, and last the sockets; so whoever can connect finds a server that works.  Killed at any
+moment, the next start goes on from the rows; no machine is touched by either.
+"""
+
+import asyncio
+import logging
+import os
+import secrets
+import socket
+import sys
+import time
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+
+import uvicorn
+
+from upkeep.api.app import create_app
+from upkeep.api.certificates import Certificates, open_certificates
+from upkeep.api.change_feed import ChangeFeed
+from upkeep.api.services import AGENT_ONLY, Services
+from upkeep.catalogue.blobs import BlobStore
+from upkeep.core.model import Plan
+from upkeep.engine.clock import EngineClock
+from upkeep.engine.executor import Executor
+from upkeep.engine.health_watch import HealthWatch
+from upkeep.engine.prober import NetworkProber, ProbeLoop
+from upkeep.platforms.bridge import Bridge
+from upkeep.ports import Platform
+from upkeep.server.provision import StoreProvisioner
+from upkeep.server.runner import Runner
+from upkeep.server.settings import ServerSettings, SettingsError, split_address
+from upkeep.server.survey import Survey
+from upkeep.store.database import Database
+from upkeep.store.fleet import SqlFleetStore
+from upkeep.store.groups import remove_if_empty
+from upkeep.store.migrate import migrate
+
+log = logging.getLogger("upkeep.server")
+
+BACKLOG = 2_048
+# A long poll is given up at once when the server stops; the agent simply comes again.
+SHUTDOWN_S = 2
+
+
+class SystemClock:
+    """`ports.Clock` over this machine."""
+
+    def now(self) -> datetime:
+        return datetime.now(UTC)
+
+    def monotonic(self) -> float:
+        return time.monotonic()
+
+
+class RandomIds:
+    """`ports.Ids`: 80 random bits in base 32, so that no two servers draw the same."""
+
+    _LETTERS = "0123456789abcdefghjkmnpqrstvwxyz"
+
+    def new(self, prefix: str) -> str:
+        return f"{prefix}_" + "".join(secrets.choice(self._LETTERS) for _ in range(16))
+
+
+def serve(settings: ServerSettings) -> int:
+    """Run until interrupted; the exit code.
+
+    Raises:
+        SettingsError: something in the settings cannot be used on this machine.
+    """
+    if not __debug__:
+        raise SettingsError("python -O strips the checks that keep machines safe: start without -O")
+    prepare_state(settings.state)
+    database = Database(settings.database_url)
+    migrate(database)
+    server = _Assembly(settings, database)
+    server.start()
+    try:
+        asyncio.run(server.serve_http())
+    except KeyboardInterrupt:
+        log.info("interrupted")
+    finally:
+        server.stop()
+        database.close()
+    return 0
+
+
+def prepare_state(state: Path) -> None:
+    """The state directory: passable, since hypervisors read images below it, and not listable.
+
+    The database is readable by its owner alone from its first byte on; SQLite gives its log
+    files the same mode.
+    """
+    state.mkdir(parents=True, exist_ok=True)
+    state.chmod(0o711)
+    os.close(os.open(state / "upkeep.db", os.O_CREAT | os.O_RDWR, 0o600))
+
+
+class _Assembly:
+    """Everything one server process is made of, wired once."""
+
+    def __init__(self, settings: ServerSettings, database: Database) -> None:
+        self._settings = settings
+        self._database = database
+        self._notify = ChangeFeed()
+        self._store = SqlFleetStore(database, on_mark=self._marked)
+        self._clock = EngineClock(SystemClock(), self._store)
+        certificates = open_certificates(
+            settings.state / "ca", certificate_names(settings), now=datetime.now(UTC)
+        )
+        blobs = BlobStore(settings.state / "blobs")
+        platforms = open_platforms(settings)
+        provisioner = StoreProvisioner(
+            database, blobs, certificates, self._clock, server_url=settings.advertised
+        )
+        owner = f"{socket.gethostname()}/{os.getpid()}/{secrets.token_hex(4)}"
+        self._watch = HealthWatch(self._store)
+        self._runner = Runner(
+            self._store,
+            self._clock,
+            Executor(self._store, platforms, provisioner, self._clock, owner=owner),
+            self._watch,
+            workers=settings.workers,
+            survey=Survey(self._store, platforms, self._clock),
+            on_plan=self._planned,
+        )
+        self._probes = ProbeLoop(
+            self._watch,
+            NetworkProber(allow_local=settings.allow_local_probes),
+            self._clock,
+            on_change=self._runner.wake,
+        )
+        self._certificates = certificates
+        self._app = create_app(self._services(certificates, blobs, platforms))
+
+    def _services(
+        self, certificates: Certificates, blobs: BlobStore, platforms: Mapping[str, Platform]
+    ) -> Services:
+        return Services(
+            database=self._database,
+            store=self._store,
+            clock=self._clock,
+            watch=self._watch,
+            blobs=blobs,
+            certificates=certificates,
+            ids=RandomIds(),
+            notify=self._notify,
+            url=self._settings.advertised,
+            state_dir=self._settings.state,
+            platforms=frozenset(platforms),
+            wake=self._runner.reload_watch,
+            is_ready=lambda: self._runner.ticks > 0,
+        )
+
+    def start(self) -> None:
+        self._runner.start()
+        self._probes.start()
+
+    def stop(self) -> None:
+        self._probes.stop()
+        self._runner.stop()
+
+    async def serve_http(self) -> None:
+        self._notify.bind(asyncio.get_running_loop())
+        config = uvicorn.Config(
+            self._app,
+            loop="uvloop",
+            http="httptools",
+            lifespan="on",
+            access_log=False,
+            log_config=None,
+            ssl_certfile=str(self._certificates.chain),
+            ssl_keyfile=str(self._certificates.key),
+            timeout_graceful_shutdown=SHUTDOWN_S,
+            backlog=BACKLOG,
+        )
+        server = uvicorn.Server(config)
+        sockets = [open_socket(address) for address in self._settings.listen]
+        log.info("listening on %s, machines use %s", self._settings.listen,
+                 self._settings.advertised)  # fmt: skip
+        await server.serve(sockets=sockets)
+
+    def _marked(self, group: str) -> None:
+        self._runner.wake()
+        self._notify.changed(group)
+
+    def _planned(self, plan: Plan) -> None:
+        if plan.group.capacity == 0:
+            with self._database.write() as connection:
+                remove_if_empty(connection, plan.group.id, now=self._clock.now())
+        self._notify.changed(plan.group.id)
+
+
+def open_platforms(settings: ServerSettings) -> dict[str, Platform]:
+    """The drivers that the settings name; `agent_only` needs none."""
+    bridge = Bridge(name=settings.bridge, address=settings.network)
+    makers: dict[str, Callable[[], Platform]] = {
+        "nspawn": lambda: _open_nspawn(settings.state / "nspawn", bridge),
+        "libvirt": lambda: _open_libvirt(settings, bridge),
+    }
+    return {name: makers[name]() for name in settings.platforms if name != AGENT_ONLY}
+
+
+def _open_nspawn(root: Path, bridge: Bridge) -> Platform:
+    from upkeep.platforms.nspawn import NspawnPlatform
+
+    if os.geteuid() != 0:
+        raise SettingsError("platform nspawn needs root: start the server as root, or leave it out")
+    root.mkdir(exist_ok=True, mode=0o700)
+    bridge.ensure(root)
+    return NspawnPlatform(root, bridge=bridge)
+
+
+def _open_libvirt(settings: ServerSettings, bridge: Bridge) -> Platform:
+    # Imported here: the library is needed only where there are virtual machines.
+    from upkeep.platforms.libvirt import LibvirtPlatform
+
+    root = settings.state / "libvirt"
+    root.mkdir(exist_ok=True, mode=0o711)
+    return LibvirtPlatform(root, uri=settings.libvirt_uri, bridge=bridge)
+
+
+def certificate_names(settings: ServerSettings) -> list[str]:
+    """What the server is called: by machines, by people, by itself."""
+    names = {"localhost", "127.0.0.1", socket.gethostname(), *settings.names}
+    names.add(settings.advertised.removeprefix("https://").rpartition(":")[0].strip("[]"))
+    for address in settings.listen:
+        host, _ = split_address(address)
+        if host not in ("0.0.0.0", "::"):
+            names.add(host)
+    return sorted(names)
+
+
+def open_socket(address: str) -> socket.socket:
+    """A listening socket, or a clear word on why not."""
+    host, port = split_address(address)
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+    except OSError as error:
+        raise SettingsError(
+            f"cannot listen on {address}: {error.strerror}; is another server running there?"
+        ) from error
+    return listener
+
+
+def log_to_stderr() -> None:
+    logging.basicConfig(
+        level=logging.INFO,
+        stream=sys.stderr,
+        format="%(asctime)s %(levelname)s %(name)s %(message)s",
+    )
+    logging.getLogger("alembic").setLevel(logging.WARNING)
