@@ -78,6 +78,10 @@ class Sighting:
 
     Only fields that are not None are written.  A sighting that changes nothing is a no-op that
     writes no row and marks no group.
+
+    Attributes:
+        watch_from: of the watch that saw the health; if the machine's own has moved since, the
+            health is of a time before its last work ended and is not written.
     """
 
     health: Health | None = None
@@ -87,6 +91,7 @@ class Sighting:
     phase: int | None = None
     skip: bool | None = None
     detail: str | None = None
+    watch_from: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -181,7 +181,13 @@ class HealthWatch:
         metrics = watch.outside.metrics if watch.outside is not None else rules.NO_METRICS
         return self._store.observe(
             watch.machine.machine,
-            Sighting(health=health, phase=metrics.phase, skip=metrics.skip, detail=detail),
+            Sighting(
+                health=health,
+                phase=metrics.phase,
+                skip=metrics.skip,
+                detail=detail,
+                watch_from=watch.machine.watch_from,
+            ),
             now=now,
         )
 

@@ -13,6 +13,7 @@ from sqlalchemy import Connection, Row, select, update
 
 from upkeep.core.model import Action, GroupId, Health, MachineId, RolloutId, Verb
 from upkeep.engine.fleet_store import ActionResult, LeasedAction
+from upkeep.ports import Power
 from upkeep.store import tables as t
 from upkeep.store.budget_rows import recount
 from upkeep.store.database import to_us
@@ -144,8 +145,9 @@ def finish(
     ).first()
     if row is None:
         return None
-    _write_status(connection, row, result, now)
-    if row.fence != fence or row.state != "leased":
+    is_mine = row.fence == fence and row.state == "leased"
+    _write_status(connection, row, result, now, is_mine=is_mine)
+    if not is_mine:
         return None
     connection.execute(
         update(t.actions)
@@ -165,25 +167,35 @@ def finish(
 
 
 def _write_status(
-    connection: Connection, row: Row[Any], result: ActionResult, now: datetime
+    connection: Connection, row: Row[Any], result: ActionResult, now: datetime, *, is_mine: bool
 ) -> None:
-    """What the platform said of the machine is true whoever asked."""
+    """What the platform said of the machine is true whoever asked, unless it is old.
+
+    Fewer starts than are known mean that it was said before the last work.  Only the action's
+    present holder begins the watch over health anew.
+    """
     status = result.status
-    if status is None:
+    if status is None or status.power in (Power.ABSENT, Power.UNKNOWN):
         return
     values: dict[str, Any] = {
+        "image": status.image_version,
         "kept": status.kept_version,
         "boots": status.boots,
-        "health": Health.INITIALIZING,
-        "health_since": to_us(now),
-        "watch_from": to_us(now),
+        "address": status.address,
     }
-    if status.image_version:
-        values["image"] = status.image_version
-    if status.address:
-        values["address"] = status.address
-    connection.execute(update(t.machines).where(t.machines.c.id == row.machine_id).values(values))
-    recount(connection, [row.machine_id], now=now)
+    if is_mine:
+        values |= {
+            "health": Health.INITIALIZING,
+            "health_since": to_us(now),
+            "watch_from": to_us(now),
+        }
+    connection.execute(
+        update(t.machines)
+        .where(t.machines.c.id == row.machine_id, t.machines.c.boots <= status.boots)
+        .values(values)
+    )
+    if is_mine:
+        recount(connection, [row.machine_id], now=now)
 
 
 def mailbox(connection: Connection, machine: str) -> Sequence[Row[Any]]:

@@ -31,7 +31,8 @@ def observe(
             values[name] = seen
     if sighting.skip is not None and int(sighting.skip) != row.skip:
         values["skip"] = int(sighting.skip)
-    if sighting.health is not None and sighting.health != row.health:
+    is_new = sighting.watch_from is None or to_us(sighting.watch_from) == row.watch_from
+    if sighting.health is not None and sighting.health != row.health and is_new:
         values |= _health_values(connection, row, sighting, now)
     if not values:
         return None
@@ -52,9 +53,14 @@ def _health_values(
     if sighting.health is Health.UNKNOWN:
         if not _in_somebodys_hands(connection, row):
             values["lost_at"] = to_us(now)
-    elif row.health == Health.UNKNOWN:
+    elif sighting.health is not Health.INITIALIZING and _is_away(row):
+        # Also after work that began while it was away: it has been seen again.
         values["back_at"] = to_us(now)
     return values
+
+
+def _is_away(row: Row[Any]) -> bool:
+    return row.lost_at is not None and (row.back_at is None or row.back_at < row.lost_at)
 
 
 def _in_somebodys_hands(connection: Connection, row: Row[Any]) -> bool:
