@@ -1,0 +1,199 @@
+"""`upkeep machine` and `upkeep explain`: single machines, what is done to them, and why not."""
+
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+from upkeep.cli.client import Document, connect
+from upkeep.cli.options import LIST_ITEMS_DEFAULT, After, Force, Json, Limit, Yes
+from upkeep.cli.output import (
+    Columns,
+    confirm,
+    print_answer,
+    print_details,
+    print_json,
+    print_page,
+    print_table,
+    say,
+)
+from upkeep.cli.quantities import show_age, show_moment
+
+app = typer.Typer(no_args_is_help=True, help="Machines, one at a time.")
+
+Name = Annotated[str, typer.Argument(metavar="MACHINE", help="The machine's name.")]
+
+HOLD_COLUMNS: Columns = {
+    "REASON": "reason",
+    "SYSTEM": "system",
+    "SINCE": lambda hold: show_age(hold.get("since")),
+    "UNTIL": lambda hold: show_moment(hold.get("until")),
+    "LIFTED BY": "lifted_by",
+}
+
+
+@app.command("list")
+def list_machines(
+    group: Annotated[str, typer.Option(metavar="GROUP", help="Only this group's.")] = "",
+    state: Annotated[
+        str, typer.Option(metavar="STATE", help="Only these: healthy, unhealthy, unknown, ...")
+    ] = "",
+    limit: Limit = LIST_ITEMS_DEFAULT,
+    after: After = "",
+    as_json: Json = False,
+) -> None:
+    """List machines."""
+    with connect() as client:
+        page = client.list("/v1/machines", limit=limit, after=after, group=group, state=state)
+    print_page(
+        {
+            "MACHINE": "name",
+            "GROUP": "group",
+            "IMAGE": "image",
+            "HEALTH": "health",
+            "SINCE": lambda machine: show_age(machine.get("health_since")),
+            "STATE": "lifecycle",
+            "ZONE": "zone",
+            "ADDRESS": "address",
+        },
+        page,
+        as_json=as_json,
+    )
+
+
+@app.command("show")
+def show(name: Name, as_json: Json = False) -> None:
+    """Show one machine."""
+    with connect() as client:
+        machine = client.get(f"/v1/machines/{name}")
+    if as_json:
+        print_json(machine)
+        return
+    print_details(
+        {
+            key.replace("_", " "): show_moment(value) if key in _MOMENTS else value
+            for key, value in machine.items()
+            if not isinstance(value, dict)
+        }
+    )
+
+
+_MOMENTS = frozenset(
+    {"health_since", "lost_at", "back_at", "worked_at", "created_at", "seen_at", "enrolled_at"}
+)
+
+
+@app.command("add")
+def add(
+    name: Name,
+    group: Annotated[
+        str, typer.Option(metavar="GROUP", help="Group of platform agent_only that it joins.")
+    ],
+    zone: Annotated[str, typer.Option(metavar="ZONE", help="Zone it stands in.")] = "",
+    as_json: Json = False,
+) -> None:
+    """Add a machine that exists already: prints the one line to paste on it.
+
+    The line enrols the machine once, within an hour. Run this again for a new line.
+    """
+    document = {"name": name, "group": group}
+    if zone:
+        document["zone"] = zone
+    with connect() as client:
+        answer = client.post("/v1/machines", document)
+    if as_json:
+        print_json(answer)
+        return
+    say(str(answer.get("line", "")))
+
+
+@app.command("restart")
+def restart(name: Name, force: Force = False, as_json: Json = False) -> None:
+    """Restart a machine, when budgets and windows let it."""
+    _ask(name, "restart", "Restart", force=force, as_json=as_json)
+
+
+@app.command("stop")
+def stop(name: Name, force: Force = False, as_json: Json = False) -> None:
+    """Stop a machine; it is then left alone until it is started."""
+    _ask(name, "stop", "Stop", force=force, as_json=as_json)
+
+
+@app.command("start")
+def start(name: Name, force: Force = False, as_json: Json = False) -> None:
+    """Start a stopped machine."""
+    _ask(name, "start", "Start", force=force, as_json=as_json)
+
+
+@app.command("delete")
+def delete(name: Name, force: Force = False, yes: Yes = False, as_json: Json = False) -> None:
+    """Delete a machine with its data; its group makes a new one if it lacks one then."""
+    confirm(f"Delete machine {name} with its data?", yes=yes)
+    _ask(name, "delete", "Deletion", force=force, as_json=as_json)
+
+
+@app.command("protect")
+def protect(name: Name, as_json: Json = False) -> None:
+    """Let nothing be done to a machine by itself."""
+    _change(name, {"protected": True}, f"{name} is protected.", as_json=as_json)
+
+
+@app.command("unprotect")
+def unprotect(name: Name, as_json: Json = False) -> None:
+    """End the protection."""
+    _change(name, {"protected": False}, f"{name} is no longer protected.", as_json=as_json)
+
+
+@app.command("opt-out")
+def opt_out(name: Name, as_json: Json = False) -> None:
+    """Leave a machine out of rollouts; operators' own calls still reach it."""
+    _change(name, {"opted_out": True}, f"{name} is left out of rollouts.", as_json=as_json)
+
+
+@app.command("opt-in")
+def opt_in(name: Name, as_json: Json = False) -> None:
+    """Take a machine into rollouts again."""
+    _change(name, {"opted_out": False}, f"{name} takes part in rollouts again.", as_json=as_json)
+
+
+def explain(name: Name, as_json: Json = False) -> None:
+    """Say what is being done to a machine, or why nothing is and what would change that."""
+    with connect() as client:
+        answer = client.get(f"/v1/machines/{name}/explain")
+    if as_json:
+        print_json(answer)
+        return
+    say(explain_line(name, answer))
+    holds: Sequence[Document] = answer.get("holds") or ()
+    if holds:
+        print_table(HOLD_COLUMNS, holds)
+
+
+def explain_line(name: str, answer: Document) -> str:
+    """The one sentence that answers "what about this machine?"."""
+    action = answer.get("action")
+    if action:
+        target = f" to {action['version']}" if action.get("version") else ""
+        return (
+            f"{name}: {action.get('verb')}{target} is {action.get('state')},"
+            f" for rollout {action.get('rollout')}."
+        )
+    if answer.get("holds"):
+        return f"{name} is held:"
+    return f"{name} is up to date, and nothing waits."
+
+
+def _ask(name: str, verb: str, word: str, *, force: bool, as_json: bool) -> None:
+    with connect() as client:
+        answer = client.post(f"/v1/machines/{name}/{verb}", {"force": force})
+    print_answer(
+        f"{word} of {name} is asked for. See how it goes: upkeep explain {name}",
+        answer,
+        as_json=as_json,
+    )
+
+
+def _change(name: str, document: Document, line: str, *, as_json: bool) -> None:
+    with connect() as client:
+        machine = client.patch(f"/v1/machines/{name}", document)
+    print_answer(line, machine, as_json=as_json)
