@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
-from conftest import Fleet
+from platform_fleet import Fleet
 from platforms import CASES, wait_for
 
 from upkeep.ports import DriverError, DriverErrorKind, Platform, Power

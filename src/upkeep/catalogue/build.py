@@ -8,7 +8,7 @@ the same inputs over the same bare system give the same digest.
 
 The cache does not notice that Debian has newer packages: remove it to get them.
 
-Not done here: publishing and signing (the catalogue), making a disk of it (`build_vm.py`).
+Not done here: publishing and signing (the catalogue), how a disk is made of a root (`build_vm.py`).
 
     built = build_image("web", "1.0.1", Path("web.tar"), overlay=Path("web-1.0.1"),
                         packages=(), agent=Path("agent.pyz"), format="tar",
@@ -21,14 +21,16 @@ import json
 import shutil
 import subprocess
 import tarfile
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 from typing import Literal
 
+from upkeep.catalogue import build_vm
 from upkeep.catalogue.layer import Layer, TarBase
+from upkeep.platforms.commands import run_command, tool_missing
 from upkeep.ports import DriverError, DriverErrorKind
 
 SUITE = "bookworm"
@@ -63,6 +65,8 @@ MASKED_UNITS = (
     "systemd-network-generator.service",
 )
 COPY_BYTES = 1024 * 1024
+# Unpacking a big image on a slow disk.
+DISK_STEP_TIME_MAX_S = 900.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,25 +111,32 @@ def build_image(
         raise _bad_input(f"the overlay {overlay} is no directory")
     if agent is not None and not agent.is_file():
         raise _bad_input(f"the agent {agent} is no file; build it first")
-    if format == "qcow2":
-        # Imported only here: building disks needs tools that a tar does not.
-        build_vm = import_module("upkeep.catalogue.build_vm")
-        build_vm.build_disk(
-            name,
-            version,
-            out,
-            overlay=overlay,
-            packages=packages,
-            agent=agent,
-            cache=cache,
-            progress=progress,
-        )
-        return _measure(out)
-    bare = build_rootfs(packages, cache=cache, progress=progress)
-    fresh = out.with_name(f".{out.name}.new")
-    compose_tar(bare, fresh, name, version, overlay=overlay, agent=agent, progress=progress)
-    fresh.replace(out)
+    wanted = packages if format == "tar" else (*packages, *build_vm.VM_PACKAGES)
+    bare = build_rootfs(wanted, cache=cache, progress=progress)
+    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as scratch:
+        tar = Path(scratch) / "root.tar"
+        compose_tar(bare, tar, name, version, overlay=overlay, agent=agent, progress=progress)
+        fresh = tar
+        if format == "qcow2":
+            progress(f"{name} {version}: making a disk of it")
+            fresh = Path(scratch) / "disk.qcow2"
+            _make_disk(tar, Path(scratch) / "root", fresh)
+        fresh.replace(out)
     return _measure(out)
+
+
+def _make_disk(tar: Path, root: Path, disk: Path) -> None:
+    root.mkdir()
+    run_command(
+        (
+            *("tar", "--extract", f"--file={tar}", f"--directory={root}", "--numeric-owner"),
+            *("--preserve-permissions", "--same-owner", "--xattrs", "--xattrs-include=*"),
+        ),
+        package="tar",
+        timeout_s=DISK_STEP_TIME_MAX_S,
+    )
+    build_vm.lay_vm_files(root)
+    build_vm.assemble_disk(root, disk)
 
 
 def build_rootfs(packages: Sequence[str], *, cache: Path, progress: Callable[[str], None]) -> Path:
@@ -233,11 +244,7 @@ def _run_mmdebstrap(
             errors="replace",
         )
     except FileNotFoundError as error:
-        raise DriverError(
-            DriverErrorKind.TOOL_MISSING,
-            "the command mmdebstrap is missing; install it with: apt-get install mmdebstrap",
-            retryable=False,
-        ) from error
+        raise tool_missing("mmdebstrap", "mmdebstrap") from error
     words: list[str] = []
     assert process.stderr is not None
     for line in process.stderr:

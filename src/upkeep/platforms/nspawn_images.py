@@ -11,7 +11,7 @@ import subprocess
 from collections.abc import Collection
 from pathlib import Path
 
-from upkeep.platforms.commands import no_space, run_command, tool_missing
+from upkeep.platforms.commands import DETAIL_CHARS_MAX, no_space, run_command, tool_missing
 from upkeep.platforms.journal import held_lock, sync_directory
 from upkeep.ports import DriverError, DriverErrorKind, OsImage
 
@@ -68,10 +68,12 @@ def _extract(image: OsImage, folder: Path) -> None:
         source = image.path.open("rb")
     except OSError as error:
         raise _bad_image(image, str(error)) from error
-    with source:
+    # Not a pipe: on a full disk tar complains of every file, and would wait for us to read that
+    # while we wait for it to read the image.  In memory, because the disk may be full.
+    with source, os.fdopen(os.memfd_create("tar"), "w+b") as complaints:
         try:
             process = subprocess.Popen(
-                argv, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+                argv, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=complaints
             )
         except FileNotFoundError as error:
             raise tool_missing("tar", "tar") from error
@@ -84,8 +86,13 @@ def _extract(image: OsImage, folder: Path) -> None:
                     process.stdin.write(chunk)
                 except BrokenPipeError:
                     is_fed = False  # tar has given up; its words come below.
-        _, words = process.communicate()
-    text = words.decode(errors="replace").strip()[-500:]
+        try:
+            process.stdin.close()
+        except BrokenPipeError:
+            pass  # As above: the last bytes were still in the buffer.
+        process.wait()
+        complaints.seek(0)
+        text = complaints.read(DETAIL_CHARS_MAX).decode(errors="replace").strip()
     if "No space left on device" in text:
         raise no_space(text)
     if digest.hexdigest() != image.sha256:

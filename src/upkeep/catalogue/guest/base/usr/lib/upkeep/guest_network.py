@@ -18,7 +18,7 @@ INTERFACE_TIME_MAX_S = 60.0
 DISCARD_PORT = 9  # RFC 863.
 
 
-def find_interface():
+def find_interface() -> str:
     names = sorted(path.name for path in Path("/sys/class/net").iterdir())
     for prefix in PREFIXES:
         for name in names:
@@ -27,11 +27,11 @@ def find_interface():
     return ""
 
 
-def ip(*arguments):
+def ip(*arguments: str) -> None:
     subprocess.run(("ip", *arguments), check=True)
 
 
-def main():
+def main() -> None:
     network = json.loads(SEED.read_text())
     deadline = time.monotonic() + INTERFACE_TIME_MAX_S
     while not (interface := find_interface()):
@@ -44,7 +44,7 @@ def main():
     greet(network["gateway"])
 
 
-def greet(gateway):
+def greet(gateway: str) -> None:
     """Make the gateway learn our hardware address.
 
     It has asked for it in vain while we were starting and asks again only after a second;
