@@ -35,7 +35,7 @@ def test_a_machine_that_was_never_enrolled(machine) -> None:
     machine.paths.seed.rmdir()
     told = failed(machine)
     assert set(told) == {"IdentityPresent", "ServerReachable", "CaMatchesPin", "ClockInStep"}
-    assert "upkeep machine token" in told["IdentityPresent"]
+    assert "upkeep machine add" in told["IdentityPresent"]
 
 
 def test_before_enrolment_the_seeds_server_is_looked_at(server, machine) -> None:

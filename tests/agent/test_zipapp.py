@@ -198,7 +198,7 @@ def test_enrol_then_doctor_as_json_and_as_text(python, run, server, machine) -> 
 @pytest.mark.parametrize(
     ("token", "pin", "words"),
     [
-        ("old", None, "Make a new one with `upkeep machine token web-0`"),
+        ("old", None, "Make a new one with `upkeep machine add web-0`"),
         ("good", "0" * 64, "is not your server"),
         ("elsewhere", None, "upkeep machine add web-0"),
     ],

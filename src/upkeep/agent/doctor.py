@@ -140,9 +140,7 @@ def check_disk_space(paths: Paths) -> Row:
 
 
 def check_identity(paths: Paths, known: Identity | None, trouble: str) -> Row:
-    failed = (
-        trouble or "this machine is not enrolled; paste the line of `upkeep machine token NAME`"
-    )
+    failed = trouble or "this machine is not enrolled; paste the line of `upkeep machine add NAME`"
     if not trouble and identity.has_conflict(paths.state):
         failed = enrol.conflict_advice(paths.state)
     passed = "" if known is None else f"{known.machine} is {known.machine_id} at {known.server}"

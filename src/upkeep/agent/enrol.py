@@ -17,11 +17,11 @@ SHA256_PATTERN = re.compile(r"^[0-9a-fA-F]{64}$")
 # What a person can do about each refusal; the server's own words come before it.
 WHAT_TO_DO = {
     "token_expired": "Tokens are good for one hour. Make a new one with"
-    " `upkeep machine token {machine}` and paste the new line.",
+    " `upkeep machine add {machine}` and paste the new line.",
     "token_used": "Another machine has enrolled with this token. If that was not this machine,"
-    " find out which; make a new token with `upkeep machine token {machine}`.",
+    " find out which; make a new token with `upkeep machine add {machine}`.",
     "token_unknown": "It was mistyped, or made by another server. Paste the whole line again, or"
-    " make a new token with `upkeep machine token {machine}`.",
+    " make a new token with `upkeep machine add {machine}`.",
     "machine_unknown": "The server has no machine of the name {machine}. Give the right one with"
     " --machine, or make it first with `upkeep machine add {machine}`.",
 }
@@ -84,7 +84,7 @@ def conflict_advice(state_dir: Path) -> str:
     return (
         f"another machine uses this machine's identity (a cloned disk?); it was set aside as"
         f" {state_dir / identity.CONFLICT_FILE_NAME}. Make a token for this machine with"
-        " `upkeep machine token NAME` and run `agent.pyz enrol`"
+        " `upkeep machine add NAME` and run `agent.pyz enrol`"
     )
 
 

@@ -101,7 +101,7 @@ def fetch_pinned_ca(server: str, ca_sha256: str) -> str:
         raise WrongCa(
             f"the CA of {server} has SHA-256 {digests[0]}, but {ca_sha256.lower()} is pinned."
             " Either this is not your server, or its CA was replaced:"
-            " compare with `upkeep ca show` on the server before you enrol again"
+            " compare with the line that `upkeep machine add` prints before you enrol again"
         )
     return ssl.DER_cert_to_PEM_cert(ders[digests.index(ca_sha256.lower())])
 
