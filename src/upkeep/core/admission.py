@@ -12,7 +12,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 
 from upkeep.core.availability import batch_order, may_share_batch
-from upkeep.core.draft import Draft, action_key
+from upkeep.core.draft import Draft, action_key, subject_of
 from upkeep.core.model import (
     Health,
     Hold,
@@ -38,6 +38,7 @@ from upkeep.core.rolling import (
     too_ill_to_go_on,
 )
 from upkeep.core.settle import send_back
+from upkeep.core.surge import begin_stand_in, is_old_leaving, may_surge
 from upkeep.core.task import IN_HAND, Signal, TaskState
 from upkeep.core.window import time_refusal
 
@@ -151,6 +152,9 @@ def _refusal_between_batches(draft: Draft, rollout: Rollout) -> _Refusal | None:
         text = f"batch {rollout.batch} ends: {len(unfinished)} of its machines are in hand"
         return HoldReason.BATCH_OPEN, None, text
     until = pause_until(rollout, now=draft.now)
+    if is_old_leaving(draft, rollout):
+        text = "the machines that the last batch replaced are removed"
+        return HoldReason.BATCH_OPEN, None, text
     if until is not None:
         return HoldReason.PAUSE_BETWEEN_BATCHES, until, "the pause between batches ends"
     return None
@@ -222,13 +226,15 @@ def _admit_batch(draft: Draft, rollout: Rollout, ready: list[Machine]) -> None:
             _hold(draft, rollout, machine, refusal, _priority(rollout))
         return
     limit = batch_size(policy.max_batch_percent, size=rollout.size)
+    surge = may_surge(draft, rollout, min(limit, len(ordered)))
     batch: list[Machine] = []
     for machine in ordered:
         if len(batch) == limit:
             break
         if batch and not may_share_batch(batch[0], machine, cross_zone=policy.cross_zone):
             continue
-        if machine.health is not Health.HEALTHY or _take_claims(draft, rollout, machine):
+        takes_nobody = surge or machine.health is not Health.HEALTHY
+        if takes_nobody or _take_claims(draft, rollout, machine):
             batch.append(machine)
     if batch:
         number = rollout.batch + 1
@@ -236,7 +242,7 @@ def _admit_batch(draft: Draft, rollout: Rollout, ready: list[Machine]) -> None:
         names = ", ".join(m.name for m in batch[:8]) + (" …" if len(batch) > 8 else "")
         draft.tell(f"batch {number} of {rollout.id}: {names}")
         for machine in batch:
-            _announce(draft, rollout, machine, batch=number)
+            _announce(draft, rollout, machine, batch=number, surge=surge)
     _hold_rest(draft, rollout, ready, batch)
 
 
@@ -300,12 +306,21 @@ def _take_claims(draft: Draft, rollout: Rollout, machine: Machine) -> bool:
     return True
 
 
-def _announce(draft: Draft, rollout: Rollout, machine: Machine, *, batch: int) -> None:
+def _announce(
+    draft: Draft, rollout: Rollout, machine: Machine, *, batch: int, surge: bool = False
+) -> None:
     """The gate's last step: notice, then the start."""
     task = draft.tasks[rollout.id][machine.id]
     repair = rollout.system is System.OS_IMAGE and machine.health is not Health.HEALTHY
     not_before = draft.now + rollout.policy.notice
-    task = draft.move(task, Signal.ANNOUNCE, batch=batch, repair=repair, not_before=not_before)
+    task = draft.move(
+        task,
+        Signal.ANNOUNCE,
+        batch=batch,
+        repair=repair and not surge,
+        surge=surge,
+        not_before=not_before,
+    )
     if not_before <= draft.now or rollout.verb not in DISRUPTIVE:
         _drain_or_start(draft, rollout, task)
     else:
@@ -345,7 +360,8 @@ def _start_noticed(draft: Draft, rollout: Rollout, task: Task, machine: Machine)
 
 
 def _drain_or_start(draft: Draft, rollout: Rollout, task: Task) -> None:
-    if rollout.policy.drain_timeout and rollout.verb in DISRUPTIVE and not task.repair:
+    drains = rollout.verb in DISRUPTIVE and not task.repair and not task.surge
+    if rollout.policy.drain_timeout and drains:
         until = draft.now + rollout.policy.drain_timeout
         task = draft.move(task, Signal.DRAIN, clock_from=until)
         draft.act(task, Verb.DRAIN)
@@ -367,6 +383,9 @@ def _start_drained(draft: Draft, rollout: Rollout, task: Task) -> _Refusal | Non
 
 
 def _start(draft: Draft, rollout: Rollout, task: Task) -> None:
+    if task.surge:
+        begin_stand_in(draft, rollout, task)
+        return
     machine = draft.machines[task.machine]
     task = draft.move(
         task,
@@ -385,7 +404,7 @@ def _admit_rollbacks(draft: Draft, rollout: Rollout) -> None:
     limit = batch_size(rollout.policy.max_batch_percent, size=rollout.size)
     moving = sum(1 for t in draft.tasks_of(rollout) if t.state in IN_HAND)
     for task in still_on_target(draft, rollout):
-        machine = draft.machines[task.machine]
+        machine = draft.machines[subject_of(task)]
         if refusal is not None:
             _hold(draft, rollout, machine, refusal, Priority.REPAIR)
         elif (other := draft.in_hand.get(machine.id)) is not None:

@@ -33,9 +33,14 @@ from upkeep.core.model import (
 from upkeep.core.task import IN_HAND, Signal, TaskState, step
 
 
+def subject_of(task: Task) -> MachineId:
+    """The machine that the work is done on: the task's own, or the one that stands in for it."""
+    return task.stand_in or task.machine
+
+
 def action_key(task: Task, verb: Verb) -> str:
     """The name under which the machine's action is done once: `ro_7/m_3/replace_os_disk/1`."""
-    return f"{task.rollout}/{task.machine}/{verb}/{task.attempt}"
+    return f"{task.rollout}/{subject_of(task)}/{verb}/{task.attempt}"
 
 
 class Draft:
@@ -53,11 +58,9 @@ class Draft:
         self.claims_of: dict[MachineId, list[Claim]] = {}
         for claim in snapshot.claims:
             self.claims_of.setdefault(claim.machine, []).append(claim)
-        self.in_hand: dict[MachineId, Task] = {
-            task.machine: task
-            for task in snapshot.tasks
-            if task.state in IN_HAND or task.state is TaskState.BAKING
-        }
+        self.in_hand: dict[MachineId, Task] = {}
+        for task in snapshot.tasks:
+            self._note_in_hand(task)
         self.holds: list[Hold] = []
         self.actions: list[Action] = []
         self.taken: list[Claim] = []
@@ -122,11 +125,16 @@ class Draft:
     def put_task(self, task: Task) -> Task:
         self.tasks[task.rollout][task.machine] = task
         self._changed_tasks[(task.rollout, task.machine)] = None
-        if task.state in IN_HAND or task.state is TaskState.BAKING:
-            self.in_hand[task.machine] = task
-        elif (held := self.in_hand.get(task.machine)) and held.rollout == task.rollout:
-            del self.in_hand[task.machine]
+        self._note_in_hand(task)
         return task
+
+    def _note_in_hand(self, task: Task) -> None:
+        is_in_hand = task.state in IN_HAND or task.state is TaskState.BAKING
+        for machine in dict.fromkeys((task.machine, subject_of(task))):
+            if is_in_hand:
+                self.in_hand[machine] = task
+            elif (held := self.in_hand.get(machine)) and held.rollout == task.rollout:
+                del self.in_hand[machine]
 
     def put_rollout(self, rollout: Rollout, **changes: Any) -> Rollout:
         rollout = replace(rollout, **changes) if changes else rollout
@@ -157,7 +165,7 @@ class Draft:
             Action(
                 key=action_key(task, verb),
                 group=self.group.id,
-                machine=task.machine,
+                machine=subject_of(task),
                 rollout=task.rollout,
                 verb=verb,
                 version=version,

@@ -77,6 +77,7 @@ class Machine:
         kept: the version on the kept previous OS disk; empty when there is none.
         boots: start counter of the platform; it rises with every start.
         health_since: when `health` took its present value.
+        powered_off: the platform says that it is off, though nobody here stopped it.
         lost_at: when it last turned UNKNOWN outside of work; None if never.
         back_at: when it was last reached again after that; None while it is away.
         worked_at: when the last work on it ended; failures within bake time belong to it.
@@ -96,6 +97,7 @@ class Machine:
     boots: int = 0
     health: Health = Health.HEALTHY
     health_since: datetime
+    powered_off: bool = False
     lost_at: datetime | None = None
     back_at: datetime | None = None
     worked_at: datetime | None = None
@@ -156,6 +158,7 @@ class Group:
         next_ordinal: number of the next machine made; never reused, so keys stay unique.
         next_rollout: number of the next rollout.
         paused: an operator holds every rollout here.
+        quota: the most machines it may have while it surges; 0 means no limit.
     """
 
     id: GroupId
@@ -173,6 +176,7 @@ class Group:
     baked: str = ""
     next_ordinal: int = 0
     next_rollout: int = 1
+    quota: int = 0
 
 
 class RolloutState(StrEnum):
@@ -267,6 +271,8 @@ class Task:
         repair: the machine was unhealthy when it was taken: no claim, and no evidence.
         attempt: how often its present verb has been sent.
         healed: after the rollback it was seen healthy on the previous version.
+        surge: a new machine is made first, and this one removed after; see surge.py.
+        stand_in: that new machine, once it has been named.
     """
 
     rollout: RolloutId
@@ -282,6 +288,8 @@ class Task:
     attempt: int = 0
     failure: Failure = Failure.NONE
     healed: bool = False
+    surge: bool = False
+    stand_in: MachineId = MachineId("")
     detail: str = ""
 
 

@@ -19,7 +19,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 
 from upkeep.core.blame import control_group_suffers, speaks_against_version
-from upkeep.core.draft import Draft
+from upkeep.core.draft import Draft, subject_of
 from upkeep.core.model import (
     Failure,
     Health,
@@ -287,9 +287,9 @@ def still_on_target(draft: Draft, rollout: Rollout) -> list[Task]:
         if task.state in (TaskState.DONE, TaskState.FAILED)
         and task.attempt == 1
         and task.previous
-        and task.machine in draft.machines
-        and draft.machines[task.machine].lifecycle is Lifecycle.PRESENT
-        and draft.machines[task.machine].image == rollout.target
+        and (machine := draft.machines.get(subject_of(task))) is not None
+        and machine.lifecycle is Lifecycle.PRESENT
+        and machine.image == rollout.target
     ]
 
 

@@ -1,4 +1,6 @@
-"""A scale set has as many machines as its capacity says: make the missing, remove the surplus.
+"""A scale set has as many running machines as its capacity says.
+
+The missing are made, the surplus is removed, and what is off without anybody's wish is started.
 
 Making takes nobody down and needs no claim.  Removing takes claims like any other disruption.
 New machines go to the zone with the fewest, then the update domain and fault domain with the
@@ -36,10 +38,10 @@ def propose(draft: Draft) -> None:
     group = draft.group
     if group.kind is not GroupKind.SCALE_SET or draft.open_rollouts(System.SCALE):
         return
-    called_away = _called_away(draft)
+    not_counted = _called_away(draft) | _standing_in(draft)
     leaving = [m for m in draft.machines.values() if m.lifecycle is Lifecycle.DELETING]
     live = [
-        m for m in draft.machines.values() if m.lifecycle not in _GONE and m.id not in called_away
+        m for m in draft.machines.values() if m.lifecycle not in _GONE and m.id not in not_counted
     ]
     unwanted = leaving or _surplus(live, max(0, len(live) - group.capacity))
     if unwanted and _may_try(draft, Verb.DELETE):
@@ -50,6 +52,18 @@ def propose(draft: Draft) -> None:
             return  # Nothing to make machines from; the group's page says so.
         made = _make(draft, live, group.capacity - len(live))
         _begin(draft, Verb.CREATE, made, target=version)
+    elif (off := _switched_off(draft, live)) and _may_try(draft, Verb.START):
+        _begin(draft, Verb.START, off, target="")
+
+
+def _switched_off(draft: Draft, live: list[Machine]) -> list[Machine]:
+    """Machines that should run and are off: their host lost power, or they ended by themselves."""
+    off = [
+        m
+        for m in live
+        if m.powered_off and m.lifecycle is Lifecycle.PRESENT and m.id not in draft.in_hand
+    ]
+    return sorted(off, key=lambda m: m.id)
 
 
 def _called_away(draft: Draft) -> set[MachineId]:
@@ -60,6 +74,16 @@ def _called_away(draft: Draft) -> set[MachineId]:
         if rollout.verb is Verb.DELETE
         for task in draft.tasks_of(rollout)
         if task.state not in TERMINAL
+    }
+
+
+def _standing_in(draft: Draft) -> set[MachineId]:
+    """New machines of a surge that have not replaced theirs yet: both are there for a while."""
+    return {
+        task.stand_in
+        for rollout in draft.open_rollouts(System.OS_IMAGE)
+        for task in draft.tasks_of(rollout)
+        if task.stand_in and task.state not in TERMINAL
     }
 
 

@@ -11,7 +11,7 @@ from typing import assert_never
 
 from upkeep.core.blame import LOST_WITHIN
 from upkeep.core.budget import is_down
-from upkeep.core.draft import Draft, action_key
+from upkeep.core.draft import Draft, action_key, subject_of
 from upkeep.core.model import (
     Failure,
     GroupKind,
@@ -23,6 +23,7 @@ from upkeep.core.model import (
     Task,
     Verb,
 )
+from upkeep.core.surge import give_up_stand_in, retire_old
 from upkeep.core.task import IN_HAND, Signal, TaskState
 
 # Kinds of driver error that condemn the image itself rather than the hypervisor.
@@ -42,14 +43,14 @@ def _cancel_deleted(draft: Draft) -> None:
     """Nothing is left to do for machines that are gone, also for those deleted just now."""
     for rollout in draft.open_rollouts():
         for task in draft.tasks_of(rollout):
-            machine = draft.machines.get(task.machine)
+            machine = draft.machines.get(subject_of(task))
             gone = machine is None or machine.lifecycle is Lifecycle.DELETED
             if gone and (task.state in IN_HAND or task.state in (TaskState.HELD, TaskState.BAKING)):
                 draft.move(task, Signal.CANCEL, detail="the machine was deleted")
 
 
 def _settle_task(draft: Draft, rollout: Rollout, task: Task) -> None:
-    machine = draft.machines.get(task.machine)
+    machine = draft.machines.get(subject_of(task))
     if machine is None:
         return
     match task.state:
@@ -77,7 +78,8 @@ def _settle_task(draft: Draft, rollout: Rollout, task: Task) -> None:
 
 
 def _settle_running(draft: Draft, rollout: Rollout, task: Task, machine: Machine) -> None:
-    outcome = draft.snapshot.outcomes.get(action_key(task, rollout.verb))
+    verb = Verb.CREATE if task.stand_in else rollout.verb
+    outcome = draft.snapshot.outcomes.get(action_key(task, verb))
     if outcome is None:
         return
     if not outcome.succeeded:
@@ -157,6 +159,8 @@ def _settle_baking(draft: Draft, rollout: Rollout, task: Task, machine: Machine)
         draft.wake_at(baked_at)
     elif machine.health is Health.HEALTHY:
         draft.move(task, Signal.BAKED)
+        if task.stand_in:
+            retire_old(draft, task)
 
 
 def _settle_rolling_back(draft: Draft, rollout: Rollout, task: Task, machine: Machine) -> None:
@@ -213,6 +217,8 @@ def fail(
     task = draft.move(task, Signal.FAIL, failure=failure, detail=detail)
     draft.put_machine(machine, worked_at=draft.now)
     draft.tell(f"{machine.name} failed: {detail}")
+    if task.stand_in and task.state is TaskState.FAILED:
+        return give_up_stand_in(draft, task)
     if machine.image == task.previous and machine.health is Health.HEALTHY:
         return task
     if rollout.verb is Verb.REPLACE_OS_DISK and rollout.policy.auto_rollback and task.previous:

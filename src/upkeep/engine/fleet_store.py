@@ -87,6 +87,7 @@ class Sighting:
     health: Health | None = None
     image: str | None = None
     boots: int | None = None
+    powered_off: bool | None = None
     address: str | None = None
     phase: int | None = None
     skip: bool | None = None

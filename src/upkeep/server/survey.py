@@ -56,10 +56,14 @@ class Survey:
     def _look(self, platform: Platform, machines: list[tuple[str, MachineId]]) -> None:
         statuses = platform.observe([name for name, _ in machines])
         for (_, machine), status in zip(machines, statuses, strict=True):
-            if status.power is not Power.RUNNING:
-                continue  # Its health tells that it is away; a driver's word could be stale.
+            if status.power in (Power.ABSENT, Power.UNKNOWN):
+                continue  # Nothing is known; its health tells that it is away.
             self._store.observe(
                 machine,
-                Sighting(boots=status.boots, address=status.address or None),
+                Sighting(
+                    boots=status.boots,
+                    address=status.address or None,
+                    powered_off=status.power is Power.OFF,
+                ),
                 now=self._clock.now(),
             )

@@ -182,6 +182,7 @@ def _write_status(
         "kept": status.kept_version,
         "boots": status.boots,
         "address": status.address,
+        "powered_off": int(status.power is Power.OFF),
     }
     if is_mine:
         values |= {

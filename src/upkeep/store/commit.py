@@ -170,6 +170,8 @@ def _task_row(task: Task) -> dict[str, Any]:
         "attempt": task.attempt,
         "failure": task.failure,
         "healed": int(task.healed),
+        "surge": int(task.surge),
+        "stand_in": task.stand_in,
         "detail": task.detail,
     }
 

@@ -29,6 +29,8 @@ def observe(
         seen = getattr(sighting, name)
         if seen is not None and seen != getattr(row, name):
             values[name] = seen
+    if sighting.powered_off is not None and int(sighting.powered_off) != row.powered_off:
+        values["powered_off"] = int(sighting.powered_off)
     if sighting.skip is not None and int(sighting.skip) != row.skip:
         values["skip"] = int(sighting.skip)
     is_new = sighting.watch_from is None or to_us(sighting.watch_from) == row.watch_from

@@ -126,6 +126,7 @@ def group_from(row: Row[Any]) -> Group:
         baked=row.baked,
         next_ordinal=row.next_ordinal,
         next_rollout=row.next_rollout,
+        quota=row.quota,
     )
 
 
@@ -143,6 +144,7 @@ def machine_from(row: Row[Any]) -> Machine:
         boots=row.boots,
         health=_HEALTH[row.health],
         health_since=from_us(row.health_since),
+        powered_off=bool(row.powered_off),
         lost_at=from_us_or_none(row.lost_at),
         back_at=from_us_or_none(row.back_at),
         worked_at=from_us_or_none(row.worked_at),
@@ -192,6 +194,8 @@ def task_from(row: Row[Any]) -> Task:
         attempt=row.attempt,
         failure=Failure(row.failure),
         healed=bool(row.healed),
+        surge=bool(row.surge),
+        stand_in=MachineId(row.stand_in),
         detail=row.detail,
     )
 

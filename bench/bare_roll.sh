@@ -1,0 +1,79 @@
+#!/bin/bash
+# The baseline of `roll_ratio`: what an operator would write who has the same machines and no upkeep.
+#
+#   bare_roll.sh create DIR COUNT IMAGE_TAR BRIDGE PREFIX    make COUNT machines, wait until all answer
+#   bare_roll.sh roll   DIR COUNT IMAGE_TAR BRIDGE PREFIX BATCH INTERVAL
+#   bare_roll.sh clear  DIR COUNT
+#
+# The same platform work as the nspawn driver: unpack the image once, a new overlay on it, stop in
+# order, start, the same systemd-nspawn arguments, its own control group; batches of BATCH machines
+# at once; each machine is waited for with the same probe at the same INTERVAL (seconds).
+set -eu
+verb=$1 dir=$2 count=$3
+
+cgroup_of() { echo "/sys/fs/cgroup/systemd/bare-$(basename "$dir")-$1"; }
+
+unpack() { # tar -> directory named by digest, once
+  local image=$dir/images/$(basename "$1" .tar)
+  if [ ! -d "$image" ]; then
+    mkdir -p "$image.new"
+    tar -C "$image.new" -xf "$1"
+    mv "$image.new" "$image"
+  fi
+  echo "$image"
+}
+
+start() { # machine image
+  local m=$dir/m$1 image=$2 number=$1
+  rm -rf "$m/old"; [ -d "$m/disk" ] && mv "$m/disk" "$m/old"
+  mkdir -p "$m/disk/upper" "$m/disk/work" "$m/root" "$m/data" "$m/seed"
+  chmod 755 "$m/disk/upper"
+  printf '{"address": "%s.%d/24", "gateway": "%s.1"}' "$prefix" $((10 + number)) "$prefix" > "$m/seed/network.json"
+  mount -t overlay -o "lowerdir=$image,upperdir=$m/disk/upper,workdir=$m/disk/work" overlay "$m/root"
+  mkdir -p "$(cgroup_of "$number")"
+  setsid bash -c 'echo $$ > "$0/cgroup.procs"; exec "$@"' "$(cgroup_of "$number")" \
+    systemd-nspawn --boot --quiet --register=no --keep-unit --console=pipe --link-journal=no \
+    --resolv-conf=off --timezone=off --directory="$m/root" --machine="bare$number" \
+    --hostname="bare-$number" --uuid="$(printf '00000000-0000-4000-8000-%012d' $((number + 1)))" \
+    --network-bridge="$bridge" --bind="$m/data:/data" --bind-ro="$m/seed:/run/upkeep-seed" \
+    </dev/null >"$m/console" 2>&1 &
+  echo $! > "$m/pid"
+}
+
+leader() { pgrep -P "$(cat "$dir/m$1/pid")" 2>/dev/null | head -1; }
+
+stop() {
+  local m=$dir/m$1 pid
+  pid=$(leader "$1") && kill -RTMIN+4 "$pid" 2>/dev/null || true
+  # `tail --pid` sleeps a second between looks; this looks as often as the driver does.
+  while [ -d "/proc/$(cat "$m/pid")" ] && ! grep -q '^State:.Z' "/proc/$(cat "$m/pid")/status" 2>/dev/null; do sleep 0.01; done
+  umount "$m/root"
+}
+
+answers() { [ "$(curl -s -o /dev/null -m 1 -w '%{http_code}' "http://$prefix.$((10 + $1)):8080/")" = 200 ]; }
+
+wait_for() { while ! answers "$1"; do sleep "$interval"; done; }
+
+case $verb in
+  create)
+    image=$(mkdir -p "$dir/images"; unpack "$4") bridge=$5 prefix=$6 interval=0.2
+    ip link show "$bridge" >/dev/null 2>&1 || { ip link add "$bridge" type bridge; ip addr add "$prefix.1/24" dev "$bridge"; ip link set "$bridge" up; }
+    for n in $(seq 0 $((count - 1))); do start "$n" "$image"; done
+    for n in $(seq 0 $((count - 1))); do wait_for "$n"; done
+    ;;
+  roll)
+    bridge=$5 prefix=$6 batch=$7 interval=$8
+    image=$(unpack "$4")
+    for first in $(seq 0 "$batch" $((count - 1))); do
+      last=$((first + batch - 1)); [ "$last" -lt "$count" ] || last=$((count - 1))
+      for n in $(seq "$first" "$last"); do
+        { stop "$n"; start "$n" "$image"; wait_for "$n"; } &
+        jobs[$n]=$!
+      done
+      for n in $(seq "$first" "$last"); do wait "${jobs[$n]}"; done
+    done
+    ;;
+  clear)
+    for n in $(seq 0 $((count - 1))); do stop "$n" || true; rmdir "$(cgroup_of "$n")" 2>/dev/null || true; done
+    ;;
+esac
