@@ -1,4 +1,4 @@
-"""`python -m upkeep`: the command line, where the script `upkeep` is not on the PATH."""
+"""`python -m upkeep`: the same as the `upkeep` command."""
 
 from upkeep.cli.main import main
 
