@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from upkeep.cli.client import connect
-from upkeep.cli.options import LIST_ITEMS_DEFAULT, After, Json, Limit
+from upkeep.cli.options import LIST_ITEMS_DEFAULT, After, Json, Limit, parse_name
 from upkeep.cli.output import print_answer, print_page
 from upkeep.cli.quantities import parse_moment, show_moment, to_rfc3339
 
@@ -69,7 +69,9 @@ def list_blackouts(
 
 @app.command("delete")
 def delete(
-    blackout: Annotated[str, typer.Argument(metavar="ID", help="From `upkeep blackout list`.")],
+    blackout: Annotated[
+        str, typer.Argument(parser=parse_name, metavar="ID", help="From `upkeep blackout list`.")
+    ],
     as_json: Json = False,
 ) -> None:
     """Delete a blackout; what it held may start at once."""

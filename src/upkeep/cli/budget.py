@@ -6,13 +6,23 @@ from typing import Annotated, Any
 import typer
 
 from upkeep.cli.client import Document, connect
-from upkeep.cli.options import LIST_ITEMS_DEFAULT, After, Json, Limit, OptionRow, takes_options
+from upkeep.cli.options import (
+    LIST_ITEMS_DEFAULT,
+    After,
+    Json,
+    Limit,
+    OptionRow,
+    parse_name,
+    takes_options,
+)
 from upkeep.cli.output import Columns, print_answer, print_details, print_json, print_page
 from upkeep.cli.quantities import show_length
 
 app = typer.Typer(no_args_is_help=True, help="Budgets: how many machines may be down at once.")
 
-Name = Annotated[str, typer.Argument(metavar="BUDGET", help="The budget's name.")]
+Name = Annotated[
+    str, typer.Argument(parser=parse_name, metavar="BUDGET", help="The budget's name.")
+]
 
 BUDGET_OPTIONS = (
     OptionRow(key="max_down", form="int", help="So many may be down at once.", low=0),

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from upkeep.cli.connection import Connection, find_connection
 from upkeep.cli.exit_codes import CommandFailed, ExitCode
+from upkeep.cli.output import sentence
 
 if TYPE_CHECKING:
     pass
@@ -24,7 +25,6 @@ UPLOAD_TIMEOUT_S = 600.0  # The server hashes and stores a blob of gigabytes bef
 EVENT_SILENCE_S = 60.0  # Longer than the server's keep-alive between two events.
 PAGE_ITEMS_MAX = 1000  # The API's own maximum.
 CHUNK_BYTES = 1024 * 1024
-DETAIL_LENGTH_MAX = 2000  # Of an answer shown to a person.
 
 Document = dict[str, Any]
 
@@ -226,19 +226,15 @@ def refusal(status: int, body: bytes) -> CommandFailed:
     code = STATUS_CODES.get(status, ExitCode.INVALID if status < 500 else ExitCode.FAILED)
     try:
         problem = json.loads(body)
-        title = str(problem.get("title") or problem.get("kind") or "").rstrip(".")
-        detail = str(problem.get("detail") or "")
+        title = str(problem.get("title") or problem.get("kind") or f"The server answered {status}")
+        detail = str(problem.get("detail") or _ADVICE.get(code, "The server's log says more"))
     except (ValueError, AttributeError):
         return CommandFailed(
             code,
             f"The server answered {status} with something that is not the upkeep API.",
             "Check that the address is that of an upkeep server, not of a proxy before it.",
         )
-    return CommandFailed(
-        code,
-        f"{title or f'The server answered {status}'}."[:DETAIL_LENGTH_MAX],
-        detail[:DETAIL_LENGTH_MAX] or _ADVICE.get(code, "The server's log says more."),
-    )
+    return CommandFailed(code, sentence(title), sentence(detail))
 
 
 # Where a problem document has no detail of its own.

@@ -7,7 +7,7 @@ import typer
 
 from upkeep.cli.exit_codes import CommandFailed, ExitCode
 
-MACHINES_DEFAULT = 5
+MACHINES_DEFAULT = 6
 
 
 def demo(

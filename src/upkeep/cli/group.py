@@ -13,6 +13,7 @@ from upkeep.cli.options import (
     Json,
     Limit,
     Yes,
+    parse_name,
     takes_options,
 )
 from upkeep.cli.output import Columns, confirm, print_answer, print_details, print_json, print_page
@@ -20,7 +21,7 @@ from upkeep.cli.quantities import show_length, show_moment
 
 app = typer.Typer(no_args_is_help=True, help="Groups: machines that serve one purpose.")
 
-Name = Annotated[str, typer.Argument(metavar="GROUP", help="The group's name.")]
+Name = Annotated[str, typer.Argument(parser=parse_name, metavar="GROUP", help="The group's name.")]
 
 
 @app.command("create")

@@ -9,7 +9,7 @@ import typer
 
 from upkeep.cli.client import CHUNK_BYTES, Document, connect
 from upkeep.cli.exit_codes import CommandFailed, ExitCode
-from upkeep.cli.options import LIST_ITEMS_DEFAULT, After, Json, Limit
+from upkeep.cli.options import LIST_ITEMS_DEFAULT, After, Json, Limit, parse_name
 from upkeep.cli.output import (
     Columns,
     print_answer,
@@ -19,14 +19,17 @@ from upkeep.cli.output import (
     print_table,
     progress_bar,
     say,
+    sentence,
     step_lines,
 )
 from upkeep.cli.quantities import show_moment, show_size
 
 app = typer.Typer(no_args_is_help=True, help="Images: what machines run, in versions.")
 
-Name = Annotated[str, typer.Argument(metavar="IMAGE", help="The image's name.")]
-Version = Annotated[str, typer.Argument(metavar="VERSION", help="Such as 1.0.1.")]
+Name = Annotated[str, typer.Argument(parser=parse_name, metavar="IMAGE", help="The image's name.")]
+Version = Annotated[
+    str, typer.Argument(parser=parse_name, metavar="VERSION", help="Such as 1.0.1.")
+]
 Region = Annotated[
     list[str] | None,
     typer.Option("--region", metavar="REGION", help="Only in this region; repeat."),
@@ -226,7 +229,9 @@ def _build(
                 progress=progress,
             )
     except DriverError as error:
-        raise CommandFailed(ExitCode.FAILED, f"{out} was not built.", f"{error.detail}.") from error
+        raise CommandFailed(
+            ExitCode.FAILED, f"{out} was not built.", sentence(error.detail)
+        ) from error
     except OSError as error:
         raise CommandFailed(
             ExitCode.FAILED,

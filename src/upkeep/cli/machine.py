@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from upkeep.cli.client import Document, connect
-from upkeep.cli.options import LIST_ITEMS_DEFAULT, After, Force, Json, Limit, Yes
+from upkeep.cli.options import LIST_ITEMS_DEFAULT, After, Force, Json, Limit, Yes, parse_name
 from upkeep.cli.output import (
     Columns,
     confirm,
@@ -21,7 +21,9 @@ from upkeep.cli.quantities import show_age, show_moment
 
 app = typer.Typer(no_args_is_help=True, help="Machines, one at a time.")
 
-Name = Annotated[str, typer.Argument(metavar="MACHINE", help="The machine's name.")]
+Name = Annotated[
+    str, typer.Argument(parser=parse_name, metavar="MACHINE", help="The machine's name.")
+]
 
 HOLD_COLUMNS: Columns = {
     "REASON": "reason",

@@ -26,6 +26,7 @@ from upkeep.cli import (
     token,
 )
 from upkeep.cli.exit_codes import CommandFailed
+from upkeep.cli.output import note
 
 ORDER = (
     "explain",
@@ -59,7 +60,9 @@ class RootGroup(TyperGroup):
         try:
             return super().invoke(ctx)
         except CommandFailed as failed:
-            typer.echo(f"Error: {failed.what}\n{failed.remedy}", err=True)
+            note(f"Error: {failed.what}")
+            for line in failed.remedy.splitlines():
+                note(line)
             raise typer.Exit(failed.code) from failed
 
 

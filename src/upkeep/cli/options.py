@@ -6,6 +6,7 @@ reads: one place to add an option, and create and set cannot drift apart.
 """
 
 import inspect
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,21 @@ import typer
 from upkeep.cli.quantities import parse_length_s
 
 LIST_ITEMS_DEFAULT = 1000  # What a terminal can still be scrolled through.
+
+# What may stand in a path of the API: names, versions and ids; nothing that would bend the path.
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,126}")
+
+
+def parse_name(text: str) -> str:
+    """The name as it is.
+
+    Raises:
+        typer.BadParameter: it cannot be the name of anything.
+    """
+    if not _NAME.fullmatch(text):
+        raise typer.BadParameter(f"{text!r} is no name: use letters, digits and . _ - only")
+    return text
+
 
 Json = Annotated[
     bool, typer.Option("--json", help="Print the API's own document and nothing else.")

@@ -17,6 +17,8 @@ import typer
 if TYPE_CHECKING:
     from rich.console import Console
 
+SENTENCE_LENGTH_MAX = 2000  # A screenful; whatever is longer is no sentence.
+
 Cell = Callable[[Mapping[str, Any]], object]
 Columns = Mapping[str, Cell | str]
 
@@ -46,6 +48,12 @@ def printable(value: object) -> str:
     if isinstance(value, list | tuple):
         return ", ".join(printable(each) for each in value)
     return "".join(c if c.isprintable() else "?" for c in str(value).replace("\n", " "))
+
+
+def sentence(text: str) -> str:
+    """Somebody else's words as a sentence of ours: a capital first, a stop last, not too long."""
+    words = printable(text).strip()[:SENTENCE_LENGTH_MAX]
+    return words[:1].upper() + words[1:] + ("" if words.endswith((".", "!", "?")) else ".")
 
 
 def print_table(columns: Columns, items: Sequence[Mapping[str, Any]]) -> None:

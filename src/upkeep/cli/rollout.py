@@ -6,14 +6,16 @@ import typer
 
 from upkeep.cli.client import Client, Document, connect
 from upkeep.cli.exit_codes import CommandFailed, ExitCode
-from upkeep.cli.options import LIST_ITEMS_DEFAULT, After, Force, Json, Limit, Timeout
+from upkeep.cli.options import LIST_ITEMS_DEFAULT, After, Force, Json, Limit, Timeout, parse_name
 from upkeep.cli.output import Columns, print_answer, print_json, print_page, print_table, say
 from upkeep.cli.quantities import show_moment
 
 app = typer.Typer(no_args_is_help=True, help="Rollouts: a group's machines, batch by batch.")
 
-Rollout = Annotated[str, typer.Argument(metavar="ROLLOUT", help="From `upkeep rollout list`.")]
-Group = Annotated[str, typer.Argument(metavar="GROUP", help="The group's name.")]
+Rollout = Annotated[
+    str, typer.Argument(parser=parse_name, metavar="ROLLOUT", help="From `upkeep rollout list`.")
+]
+Group = Annotated[str, typer.Argument(parser=parse_name, metavar="GROUP", help="The group's name.")]
 Follow = Annotated[
     bool,
     typer.Option("--follow", "-f", help="Watch until it has ended; exit 8 unless it completed."),

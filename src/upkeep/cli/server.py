@@ -10,7 +10,7 @@ import typer
 from upkeep.cli.connection import find_connection
 from upkeep.cli.exit_codes import CommandFailed, ExitCode
 from upkeep.cli.options import Json
-from upkeep.cli.output import note, print_json, say
+from upkeep.cli.output import note, print_json, say, sentence
 
 ca_app = typer.Typer(no_args_is_help=True, help="The server's certificate authority.")
 
@@ -90,7 +90,7 @@ def serve(
         code = run_server(settings)
     except SettingsError as error:
         raise CommandFailed(
-            ExitCode.FAILED, "The server cannot start.", f"{_sentence(str(error))}"
+            ExitCode.FAILED, "The server cannot start.", sentence(str(error))
         ) from error
     raise typer.Exit(code)
 
@@ -116,7 +116,3 @@ def show_ca(as_json: Json = False) -> None:
         return
     say(digest)
     note(f"Log in elsewhere: upkeep login --server {connection.server} --ca-sha256 {digest}")
-
-
-def _sentence(text: str) -> str:
-    return text[:1].upper() + text[1:].rstrip(".") + "."

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from upkeep.cli.client import Document, connect
-from upkeep.cli.options import LIST_ITEMS_DEFAULT, After, Json, Limit
+from upkeep.cli.options import LIST_ITEMS_DEFAULT, After, Json, Limit, parse_name
 from upkeep.cli.output import note, print_answer, print_json, print_page, say
 from upkeep.cli.quantities import parse_length_s, show_moment
 
@@ -66,7 +66,9 @@ def list_tokens(
 
 @app.command("revoke")
 def revoke(
-    token: Annotated[str, typer.Argument(metavar="ID", help="From `upkeep token list`.")],
+    token: Annotated[
+        str, typer.Argument(parser=parse_name, metavar="ID", help="From `upkeep token list`.")
+    ],
     as_json: Json = False,
 ) -> None:
     """End a token at once."""
