@@ -25,7 +25,7 @@ from upkeep.engine.executor import Executor
 from upkeep.engine.fleet_store import LeasedAction
 from upkeep.engine.health_watch import HealthWatch
 from upkeep.ports import MachineSpec, OsImage, Power, ProbeResult
-from upkeep.server.runner import Runner
+from upkeep.server.runner import Nothing, Runner
 from upkeep.store import tables as t
 from upkeep.store.database import Database
 from upkeep.store.fleet import SqlFleetStore
@@ -111,7 +111,14 @@ def main() -> int:
     executor = Executor(store, {"files": platform}, Provisioner(), clock, owner=str(os.getpid()))
     watch = HealthWatch(store)
     runner = Runner(
-        store, clock, executor, watch, workers=4, survey=lambda: None, on_plan=lambda plan: None
+        store,
+        clock,
+        executor,
+        watch,
+        workers=4,
+        survey=lambda: None,
+        staging=Nothing(),
+        on_plan=lambda plan: None,
     )
     with database.read() as connection:
         rows = connection.execute(select(t.machines.c.id, t.machines.c.name)).all()

@@ -51,7 +51,7 @@ from upkeep.ports import DriverError, DriverErrorKind, MachineSpec, MachineStatu
 # systemd gives each service 90 s to stop; a guest that needs longer would not have ended.
 STOP_TIME_MAX_S = 100.0
 # A guest that is still booting does not hear the power button, so it is pressed again.
-POWER_BUTTON_INTERVAL_S = 5.0
+POWER_BUTTON_INTERVAL_S = 2.0
 # An emulated guest is ended by force within a second; QEMU itself gets 15 s from libvirt.
 DESTROY_TIME_MAX_S = 30.0
 # Waiting for another call that looks for a free address.
@@ -253,6 +253,10 @@ class LibvirtPlatform:
                 self._reached("delete:forgotten")
             if self._directory(name).exists():
                 shutil.rmtree(self._directory(name))
+
+    def stage(self, image: OsImage) -> None:
+        """Copy the image into the pool before a machine needs it."""
+        import_image(image, self._root / "pool")
 
     def prune_images(self, *, unused_for_s: float = IMAGE_UNUSED_TIME_MIN_S) -> Sequence[str]:
         """Remove the pool's copies of images that no machine's disk needs; gives their digests.

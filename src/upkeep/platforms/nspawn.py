@@ -252,6 +252,10 @@ class NspawnPlatform:
             self._start(name, facts)
             self._reached("switch_back:started")
 
+    def stage(self, image: OsImage) -> None:
+        """Unpack the image before a machine needs it; raises as `replace_os_disk` does."""
+        nspawn_images.unpack(image, self._images)
+
     def delete(self, name: str, *, key: str, fence: int) -> None:
         with self._journal.call(name, "delete", key=key, fence=fence) as call:
             if call.is_answered:

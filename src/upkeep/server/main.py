@@ -33,6 +33,7 @@ from upkeep.ports import Platform
 from upkeep.server.provision import StoreProvisioner
 from upkeep.server.runner import Runner
 from upkeep.server.settings import ServerSettings, SettingsError, split_address
+from upkeep.server.staging import Staging
 from upkeep.server.survey import Survey
 from upkeep.store.database import Database
 from upkeep.store.fleet import SqlFleetStore
@@ -125,6 +126,7 @@ class _Assembly:
             self._watch,
             workers=settings.workers,
             survey=Survey(self._store, platforms, self._clock),
+            staging=Staging(self._store, platforms, provisioner, self._clock),
             on_plan=self._planned,
         )
         self._probes = ProbeLoop(

@@ -52,12 +52,16 @@ class StoreProvisioner:
 
     def image(self, leased: LeasedAction) -> OsImage:
         """See `Provisioner.image`."""
-        version, wanted = leased.action.version, FORMATS.get(leased.platform, "")
+        return self.find_image(leased.image_name, leased.action.version, leased.platform)
+
+    def find_image(self, name: str, version: str, platform: str) -> OsImage:
+        """One version's file for one platform, its checksum verified; raises as `image` does."""
+        wanted = FORMATS.get(platform, "")
         versions = t.image_versions
         with self._database.read() as connection:
             row = connection.execute(
                 select(versions).where(
-                    versions.c.image_name == leased.image_name,
+                    versions.c.image_name == name,
                     versions.c.version == version,
                     versions.c.format == wanted,
                 )
@@ -65,13 +69,13 @@ class StoreProvisioner:
         if row is None:
             raise DriverError(
                 DriverErrorKind.BAD_IMAGE,
-                f"image {leased.image_name} has no {wanted or 'usable'} file of version {version};"
+                f"image {name} has no {wanted or 'usable'} file of version {version};"
                 f" build it with --format {wanted} and publish it",
                 retryable=False,
             )
         self._verify(row.sha256)
         return OsImage(
-            name=leased.image_name,
+            name=name,
             version=version,
             sha256=row.sha256,
             path=self._blobs.path_of(row.sha256),

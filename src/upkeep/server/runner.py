@@ -12,6 +12,7 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import datetime, timedelta
 from functools import partial
+from typing import Protocol
 
 from upkeep.core.model import Plan
 from upkeep.engine.clock import EngineClock
@@ -27,11 +28,30 @@ SWEEP_EVERY = timedelta(seconds=2)
 RELOAD_EVERY = timedelta(seconds=30)
 
 
+class Background(Protocol):
+    """Work that is looked for at every turn and done beside it."""
+
+    def waiting(self) -> bool: ...
+
+    def __call__(self) -> None: ...
+
+
+class Nothing:
+    """A `Background` with nothing to do."""
+
+    def waiting(self) -> bool:
+        return False
+
+    def __call__(self) -> None:
+        pass
+
+
 class Runner:
     """Starts and stops the threads; `wake` may be called from any of them.
 
     Args:
         survey: asks the platforms about their machines and writes what changed.
+        staging: brings published versions to the platforms; answers whether any is waiting.
         on_plan: told of each plan that was written.
     """
 
@@ -44,6 +64,7 @@ class Runner:
         *,
         workers: int,
         survey: Callable[[], None],
+        staging: Background,
         on_plan: Callable[[Plan], None],
     ) -> None:
         self._store = store
@@ -52,6 +73,8 @@ class Runner:
         self._watch = watch
         self._workers = workers
         self._survey = survey
+        self._staging = staging
+        self._is_staging = False
         self._on_plan = on_plan
         self._engine = Engine(store, clock, on_plan=self._planned)
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="action")
@@ -112,6 +135,9 @@ class Runner:
             self._keep_leases()
         if self._is_due("survey", RELOAD_EVERY, now):
             self._pool.submit(self._survey_safely)
+        if not self._is_staging and self._staging.waiting():
+            self._is_staging = True
+            self._pool.submit(self._stage_safely)
         self.ticks += 1
 
     def _is_due(self, what: str, every: timedelta, now: datetime) -> bool:
@@ -171,6 +197,15 @@ class Runner:
             leases = list(self._under_way.values())
         for leased in leases:
             self._executor.heartbeat(leased)
+
+    def _stage_safely(self) -> None:
+        try:
+            self._staging()
+        except Exception:  # The replicas are still waiting: it is tried again.
+            log.exception("bringing images to the platforms failed")
+        finally:
+            self._is_staging = False
+            self.wake()
 
     def _survey_safely(self) -> None:
         try:

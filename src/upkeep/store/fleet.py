@@ -169,9 +169,17 @@ class SqlFleetStore:
                 )
             return from_us(mark_us)
 
+    def announce(self, group: str) -> None:
+        """A transaction of somebody else has marked the group and was committed."""
+        self._on_mark(GroupId(group))
+
+    def wake(self, group: str) -> None:
+        """A group was marked by somebody else's transaction, which is committed."""
+        self._on_mark(GroupId(group))
+
     def _marked(self, group: str | None) -> bool:
         if group is not None:
-            self._on_mark(GroupId(group))
+            self.announce(group)
         return group is not None
 
 

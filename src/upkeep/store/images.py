@@ -77,6 +77,7 @@ def publish(
     size: int,
     regions: Sequence[str],
     now: datetime,
+    state: ReplicationState = ReplicationState.COMPLETED,
 ) -> list[str]:
     """Add a stored blob as a version; answers the groups that were made due.
 
@@ -94,21 +95,39 @@ def publish(
         )
     )
     wanted = regions or sorted(groups.regions(connection) | {LOCAL_REGION})
-    return replicate(connection, name, version, wanted, now=now)
+    return replicate(connection, name, version, wanted, now=now, state=state)
 
 
 def replicate(
-    connection: Connection, name: str, version: str, regions: Sequence[str], *, now: datetime
+    connection: Connection,
+    name: str,
+    version: str,
+    regions: Sequence[str],
+    *,
+    now: datetime,
+    state: ReplicationState = ReplicationState.COMPLETED,
 ) -> list[str]:
-    """The version may be used in these regions, too.
+    """The version may be used in these regions, too; again for one that failed before.
 
-    The blobs lie with this server, so a replica is complete once its row is there.
+    Args:
+        state: REPLICATING where somebody brings the file to hypervisors first
+            (`server/staging.py`), which then makes it COMPLETED or FAILED.
     """
     r = t.image_replicas.c
     here = set(
         connection.execute(
             select(r.region).where(r.image_name == name, r.version == version)
         ).scalars()
+    )
+    connection.execute(
+        update(t.image_replicas)
+        .where(
+            r.image_name == name,
+            r.version == version,
+            r.region.in_(regions),
+            r.state == ReplicationState.FAILED,
+        )
+        .values(state=state, note="")
     )
     missing = [region for region in regions if region not in here]
     if missing:
@@ -119,7 +138,7 @@ def replicate(
                     "image_name": name,
                     "version": version,
                     "region": region,
-                    "state": ReplicationState.COMPLETED,
+                    "state": state,
                 }
                 for region in missing
             ],

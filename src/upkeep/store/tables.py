@@ -351,6 +351,8 @@ image_replicas = Table(
     Column("version", String, nullable=False),
     Column("region", String, nullable=False),
     _text("state"),
+    # Why it failed, when it did.
+    Column("note", Text, nullable=False, server_default=""),
     Column("excluded", Integer, nullable=False, server_default="0"),
     PrimaryKeyConstraint("image_name", "version", "region"),
 )
