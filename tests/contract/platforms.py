@@ -16,9 +16,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import tiny_guest
 
 from upkeep.catalogue.build import build_image
 from upkeep.platforms.bridge import Bridge
+from upkeep.platforms.libvirt import LibvirtPlatform
 from upkeep.platforms.nspawn import NspawnPlatform
 from upkeep.ports import MachineStatus, OsImage, Platform
 
@@ -167,4 +169,65 @@ NSPAWN = PlatformCase(
     marks=(pytest.mark.machines,),
 )
 
-CASES = (NSPAWN,)
+
+# -- libvirt ----------------------------------------------------------------------------------
+
+LIBVIRT_BRIDGE = Bridge(name=f"upv{_pid}", address=f"10.{234 + _pid % 20}.{_pid // 20 % 250}.1/24")
+
+
+def libvirt_missing() -> str:
+    if os.geteuid() != 0:
+        return "needs root"
+    for command in (
+        *("qemu-system-x86_64", "qemu-img", "libvirtd", "virtlogd", "genisoimage"),
+        *("mke2fs", "grub-mkimage", "mmdebstrap", "ip"),
+    ):
+        if shutil.which(command) is None:
+            return f"needs {command}"
+    return ""
+
+
+# Not pytest's own directory: each pytest closes those to all others when it starts, also under a
+# suite that runs beside it, and QEMU runs as a user of its own.
+LIBVIRT_ROOT = Path(f"/var/tmp/upkeep-contract-{_pid}")
+
+
+def open_libvirt(root: Path, reached: Reached) -> Platform:
+    return LibvirtPlatform(
+        LIBVIRT_ROOT / root.name,
+        bridge=LIBVIRT_BRIDGE,
+        prefix=f"t{_pid}-",
+        data_disk_mib=64,
+        reached=reached,
+    )
+
+
+def close_libvirt() -> None:
+    LIBVIRT_BRIDGE.remove()
+    shutil.rmtree(LIBVIRT_ROOT, ignore_errors=True)
+
+
+LIBVIRT = PlatformCase(
+    name="libvirt",
+    missing=libvirt_missing,
+    open=open_libvirt,
+    close=close_libvirt,
+    make_image=tiny_guest.make_image,
+    look=tiny_guest.look,
+    # 4 s on an idle host, emulated.
+    boot_time_max_s=90.0,
+    # Not every step: each costs three emulated boots.  These are the ones between which the
+    # record and the domain say different things.
+    steps={
+        "create": ("create:starting", "create:succeeded"),
+        "replace_os_disk": (
+            "replace_os_disk:stopped",
+            "replace_os_disk:switched",
+        ),
+        "switch_back": ("switch_back:switched",),
+        "delete": ("delete:undefined",),
+    },
+    marks=(pytest.mark.machines,),
+)
+
+CASES = (NSPAWN, LIBVIRT)
