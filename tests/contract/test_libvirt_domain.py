@@ -9,6 +9,7 @@ import libvirt
 import pytest
 
 from upkeep.catalogue.build_vm import partition_table
+from upkeep.platforms.libvirt import check_qemu
 from upkeep.platforms.libvirt_console import BIOS_BANNER, count_resets, remove_log
 from upkeep.platforms.libvirt_disks import import_image
 from upkeep.platforms.libvirt_domain import Domain, mac_address, to_xml
@@ -78,7 +79,7 @@ def test_resets_are_the_banners_after_the_first_over_rotated_logs(tmp_path: Path
         ("internal error: x: No space left on device", DriverErrorKind.NO_SPACE, True),
         ("cannot set up guest memory: Cannot allocate memory", DriverErrorKind.NO_SPACE, True),
         ("Failed to connect socket to '/run/x'", DriverErrorKind.UNREACHABLE, True),
-        ("Cannot check QEMU binary: emulator gone", DriverErrorKind.TOOL_MISSING, False),
+        ("Cannot check QEMU binary /usr/bin/x: No such file", DriverErrorKind.TOOL_MISSING, False),
         ("something else", DriverErrorKind.FAILED, False),
     ],
 )
@@ -94,6 +95,14 @@ def test_a_libvirt_that_does_not_answer_is_worth_another_try() -> None:
     with pytest.raises(DriverError) as caught, connected(NOWHERE_URI):
         pass
     assert (caught.value.kind, caught.value.retryable) == (DriverErrorKind.UNREACHABLE, True)
+
+
+def test_a_host_without_qemu_is_told_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
+    with pytest.raises(DriverError) as caught:
+        check_qemu()
+    assert caught.value.kind is DriverErrorKind.TOOL_MISSING
+    assert "qemu-system-x86" in caught.value.detail
 
 
 def test_an_image_whose_digest_is_a_path_is_refused(tmp_path: Path) -> None:

@@ -33,8 +33,9 @@ from xml.etree import ElementTree as Xml
 import libvirt
 
 from upkeep.platforms.bridge import Bridge
+from upkeep.platforms.commands import tool_missing
 from upkeep.platforms.journal import Call, MachineJournal, MachineRecord, held_lock
-from upkeep.platforms.kvm_probe import kvm_works
+from upkeep.platforms.kvm_probe import QEMU_SYSTEM, kvm_works
 from upkeep.platforms.libvirt_console import count_resets, remove_log
 from upkeep.platforms.libvirt_daemons import SYSTEM_URI, wait_until
 from upkeep.platforms.libvirt_disks import (
@@ -375,6 +376,7 @@ class LibvirtPlatform:
     def _ensure_running(self, call: Call[LibvirtFacts], verb: str) -> None:
         """Start the machine from its record, unless it runs from it already."""
         name = call.record.name
+        check_qemu()
         self._bridge.ensure(self._root)
         with connected(self._uri) as connection:
             domain = self._find_domain(connection, name)
@@ -457,6 +459,12 @@ def known_facts(call: Call[LibvirtFacts]) -> LibvirtFacts:
             DriverErrorKind.NOT_FOUND, f"there is no machine {call.record.name}", retryable=False
         )
     return call.record.facts
+
+
+def check_qemu() -> None:
+    """Raise TOOL_MISSING where no QEMU is installed: libvirt says that in many different words."""
+    if shutil.which(QEMU_SYSTEM) is None:
+        raise tool_missing(QEMU_SYSTEM, "qemu-system-x86")
 
 
 def disks_of(facts: LibvirtFacts) -> tuple[OsDisk, ...]:

@@ -42,7 +42,7 @@ KIND_OF_WORDS: tuple[tuple[str, DriverErrorKind, bool, str], ...] = (
         "the host's memory is full: stop a machine or give machines less",
     ),
     (
-        "emulator",
+        "Cannot check QEMU binary",
         DriverErrorKind.TOOL_MISSING,
         False,
         "apt install qemu-system-x86",
