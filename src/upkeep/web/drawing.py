@@ -96,7 +96,7 @@ _STRIP: Mapping[TaskState, str] = {
     TaskState.ROLLED_BACK: "back",
     TaskState.FAILED: "failed",
     TaskState.SKIPPED: "left",
-    TaskState.CANCELLED: "left",
+    TaskState.CANCELLED: "never",
     TaskState.HELD: "waiting",
 }
 
@@ -108,6 +108,7 @@ STRIP_WORDS: Mapping[str, str] = {
     "failed": "failed",
     "waiting": "waiting",
     "left": "left out",
+    "never": "never begun",
 }
 
 
@@ -157,9 +158,10 @@ def _batches(tasks: Sequence[TaskCount], size: int) -> list[_Batch]:
         part = min(max(1, size), waiting)
         batches.append(_Batch(number=0, parts=(("waiting", part, "waiting"),)))
         waiting -= part
-    left = sum(t.machines for t in tasks if t.batch == 0 and t.state is not TaskState.HELD)
-    if left:
-        batches.append(_Batch(number=-1, parts=(("left", left, "left out or never begun"),)))
+    for state in (TaskState.SKIPPED, TaskState.CANCELLED):
+        left = sum(t.machines for t in tasks if t.batch == 0 and t.state is state)
+        if left:
+            batches.append(_Batch(number=-1, parts=((_STRIP[state], left, TASKS[state]),)))
     return batches
 
 

@@ -67,21 +67,25 @@ def headline(overview: Overview, *, now: datetime) -> list[Sentence]:
     said.sort(key=lambda sentence: -sentence.severity)
     if not said or said[0].severity < Severity.WORK:
         said.insert(0, _all_well(overview))
+    elif not any(is_down(machine) for machine in overview.down):
+        said.append(_all_up(overview))
     return said[:SENTENCES_MAX]
 
 
 def machines_meant_up(overview: Overview) -> int:
-    return sum(
-        each.machines
-        for counts in overview.counts.values()
-        for each in counts
-        if each.lifecycle is Lifecycle.PRESENT
-    )
+    return sum(_present_and_down(overview, group)[0] for group in overview.groups)
 
 
 def _all_well(overview: Overview) -> Sentence:
     up = machines_meant_up(overview)
     text = f"All well: {count(up, 'machine')} up." if up else "No machine is meant to be up."
+    return Sentence(severity=Severity.WELL, text=text)
+
+
+def _all_up(overview: Overview) -> Sentence:
+    """Something goes on, or was halted, and nobody is down."""
+    up = machines_meant_up(overview)
+    text = f"All {count(up, 'machine')} up." if up else "No machine is meant to be up."
     return Sentence(severity=Severity.WELL, text=text)
 
 
@@ -116,11 +120,13 @@ def _lost(overview: Overview, names: dict[str, str]) -> list[Sentence]:
     groups = sorted({names[hold.group] for hold in lost})
     if not groups:
         return []
+    # The hold says which domain, then what lifts it: `zone 2 is lost; 10 minutes after …`.
+    domain, _, lifted = lost[0].lifted_by.partition("; ")
     return [
         Sentence(
             severity=Severity.DOWN,
-            text=f"A domain is lost; work waits in {_few(groups)}, and no version is blamed.",
-            detail=f"Lifted by: {lost[0].lifted_by}.",
+            text=f"{domain[:1].upper()}{domain[1:]}: work waits in {_few(groups)}.",
+            detail=f"No version is blamed. Work goes on {lifted}." if lifted else "",
             group=groups[0] if len(groups) == 1 else "",
         )
     ]
@@ -130,12 +136,7 @@ def _down(overview: Overview, *, now: datetime) -> list[Sentence]:
     down = [machine for machine in overview.down if is_down(machine)]
     if not down:
         return []
-    known = sum(
-        each.machines
-        for counts in overview.counts.values()
-        for each in counts
-        if each.lifecycle is Lifecycle.PRESENT and each.health is not Health.HEALTHY
-    )
+    known = sum(_present_and_down(overview, group)[1] for group in overview.groups)
     planned = all(look_of(machine) in _PLANNED for machine in down)
     groups = {machine.group for machine in down}
     by_id = {group.id: group.name for group in overview.groups}
@@ -194,8 +195,8 @@ def _at_work(overview: Overview, names: dict[str, str]) -> list[Sentence]:
     elif rollout.paused:
         text = f"The rollout of {rollout.target} in {group} is paused after batch {rollout.batch}."
     else:
-        batch = f", batch {rollout.batch}" if rollout.batch else ", not begun"
-        text = f"{group} is on its way to {rollout.target}{batch}."
+        batch = f"batch {rollout.batch}" if rollout.batch else "no batch begun yet"
+        text = f"{group} is on its way to {rollout.target}: {batch}."
     return [Sentence(severity=Severity.WORK, text=text, group=group)]
 
 
@@ -226,12 +227,25 @@ def _few(names: Sequence[str], most: int = 3) -> str:
 
 
 def group_states(overview: Overview, group: GroupRow) -> str:
-    """One short phrase for a group whose cells are not drawn: `all 12 up`, `3 of 12 down`."""
-    counts = overview.counts.get(group.id, ())
-    present = sum(c.machines for c in counts if c.lifecycle is Lifecycle.PRESENT)
-    up = sum(
-        c.machines
-        for c in counts
-        if c.lifecycle is Lifecycle.PRESENT and c.health is Health.HEALTHY
+    """One short phrase for a group: `all 12 up`, `3 of 12 down`."""
+    present, down = _present_and_down(overview, group)
+    return f"{down:,} of {present:,} down" if down else f"all {present:,} up"
+
+
+def group_mood(overview: Overview, group: GroupRow) -> str:
+    """`good`, `busy` where whoever is down is in work, else `bad`."""
+    _, down = _present_and_down(overview, group)
+    if not down:
+        return "good"
+    in_work = sum(
+        1
+        for machine in overview.down
+        if machine.group == group.id and is_down(machine) and look_of(machine) in _PLANNED
     )
-    return f"all {up:,} up" if up == present else f"{present - up:,} of {present:,} down"
+    return "busy" if in_work == down else "bad"
+
+
+def _present_and_down(overview: Overview, group: GroupRow) -> tuple[int, int]:
+    present = [c for c in overview.counts.get(group.id, ()) if c.lifecycle is Lifecycle.PRESENT]
+    down = sum(c.machines for c in present if c.health is not Health.HEALTHY)
+    return sum(c.machines for c in present), down

@@ -10,6 +10,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 
 from litestar.response import ServerSentEventMessage
 
+from upkeep.api.events import Streams
 from upkeep.web.door import Changes
 
 # A page looks at most this often, however much changes.
@@ -17,24 +18,18 @@ CHANGED_EVERY_S = 0.5
 PING_EVERY_S = 15
 # Groups named in one event; with more the page looks at everything.
 GROUPS_NAMED_MAX = 20
-# Open pages in one process: each is one connection and a few kilobytes.
-PAGES_MAX = 500
-
-
-class Lines:
-    """How many pages listen to this process."""
-
-    def __init__(self) -> None:
-        self.open = 0
-
-
-LINES = Lines()
+# Lines open in one process, pages and programs together: a few kilobytes each.
+LINES_MAX = 1_000
 
 
 async def changes(
-    feed: Changes, *, names_groups: bool, may_go_on: Callable[[], Awaitable[bool]]
+    feed: Changes,
+    streams: Streams,
+    *,
+    names_groups: bool,
+    may_go_on: Callable[[], Awaitable[bool]],
 ) -> AsyncGenerator[ServerSentEventMessage, None]:
-    """The events of one page, until it goes away or its token ends.
+    """The events of one page, until it goes away, its token ends or the server stops.
 
     Args:
         names_groups: False for a narrowed token, which is not told of other scopes' groups.
@@ -48,10 +43,10 @@ async def changes(
         woken.set()
 
     stop = feed.listen(heard)
-    LINES.open += 1
+    streams.open.add(woken)
     try:
         yield ServerSentEventMessage(event="hello", data="")
-        while True:
+        while not streams.is_closed:
             try:
                 await asyncio.wait_for(woken.wait(), PING_EVERY_S)
             except TimeoutError:
@@ -66,5 +61,5 @@ async def changes(
             yield ServerSentEventMessage(event="changed", data=" ".join(groups) if named else "")
             await asyncio.sleep(CHANGED_EVERY_S)
     finally:
-        LINES.open -= 1
+        streams.open.discard(woken)
         stop()

@@ -23,7 +23,7 @@ from upkeep.web.views import (
     groups_on_page,
     written,
 )
-from upkeep.web.words import HEALTH
+from upkeep.web.words import HEALTH, cause
 
 GROUPS_MAX = 60
 STORY_MAX = 40
@@ -135,6 +135,7 @@ def machine_page(services: PageServices, scope: str, name: str, *, whole: bool) 
         refresh=f"/fragments/machines/{quote(name)}",
         detail=detail,
         card=shown,
+        cause=cause(detail.machine, today=now) if shown.why else "",
         severity=_severity(detail, shown),
         health=HEALTH[detail.machine.health],
     )

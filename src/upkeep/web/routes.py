@@ -10,15 +10,17 @@ from urllib.parse import urlencode
 
 from litestar import Request, Response, get, post
 from litestar.datastructures import Cookie
+from litestar.di import NamedDependency
 from litestar.enums import RequestEncodingType
 from litestar.handlers import HTTPRouteHandler
-from litestar.params import Body, Dependency, Parameter
+from litestar.params import Body, FromPath, FromQuery, QueryParameter, SkipValidation
 from litestar.response import Redirect, ServerSentEvent
 
 from upkeep.api.auth import ANONYMOUS, COOKIE, READ, Actor, Authenticator
+from upkeep.api.events import Streams
 from upkeep.api.problems import InputError
 from upkeep.web.door import PageServices
-from upkeep.web.live import LINES, PAGES_MAX, changes
+from upkeep.web.live import LINES_MAX, changes
 from upkeep.web.looks import Look
 from upkeep.web.pages import group_page, machine_page, missing, overview_page
 from upkeep.web.render import HEADERS, STATIC_FILES, STATIC_TYPES, page, plain
@@ -31,9 +33,10 @@ SIGNED_IN_S = 7 * 24 * 3600
 _OWN_PAGE = re.compile(r"/(?:(?:groups|machines)/[A-Za-z0-9._%-]{1,200})?(?:\?[A-Za-z0-9=&._%-]*)?")
 
 _Request = Request[Any, Any, Any]
-_Services = Annotated[PageServices, Dependency(skip_validation=True)]
-_Actor = Annotated[Actor, Dependency(skip_validation=True)]
-_Authenticator = Annotated[Authenticator, Dependency(skip_validation=True)]
+_Services = NamedDependency[SkipValidation[PageServices]]
+_Actor = NamedDependency[SkipValidation[Actor]]
+_Streams = NamedDependency[SkipValidation[Streams]]
+_Authenticator = NamedDependency[SkipValidation[Authenticator]]
 
 
 def _to_sign_in(request: _Request, error: InputError) -> Response[Any]:
@@ -60,9 +63,9 @@ _PAGE: dict[str, Any] = {
 }
 _FRAGMENT: dict[str, Any] = {**_PAGE, "exception_handlers": {InputError: _refused}}
 
-_After = Annotated[str, Parameter(query="after", max_length=100)]
-_Look = Annotated[Look | None, Parameter(query="look")]
-_From = Annotated[int, Parameter(query="from", ge=0, le=10_000_000)]
+_After = Annotated[str, QueryParameter(name="after", max_length=100)]
+_Look = Annotated[Look | None, QueryParameter(name="look")]
+_From = Annotated[int, QueryParameter(name="from", ge=0, le=10_000_000)]
 
 
 @get("/", **_PAGE)
@@ -72,7 +75,10 @@ def overview(services: _Services, actor: _Actor, after: _After = "") -> Response
 
 @get("/fragments/overview", **_FRAGMENT)
 def overview_fragment(
-    services: _Services, actor: _Actor, after: _After = "", group: list[str] | None = None
+    services: _Services,
+    actor: _Actor,
+    after: _After = "",
+    group: FromQuery[list[str] | None] = None,
 ) -> Response[str]:
     """The parts of the fleet's page that concern the given groups' ids, or all of them."""
     return overview_page(services, actor.scope, after=after, only=group, whole=False)
@@ -80,34 +86,38 @@ def overview_fragment(
 
 @get("/groups/{name:str}", **_PAGE)
 def group(
-    services: _Services, actor: _Actor, name: str, look: _Look = None, start: _From = 0
+    services: _Services, actor: _Actor, name: FromPath[str], look: _Look = None, start: _From = 0
 ) -> Response[str]:
     return group_page(services, actor.scope, name, look=look or "", start=start, whole=True)
 
 
 @get("/fragments/groups/{name:str}", **_FRAGMENT)
 def group_fragment(
-    services: _Services, actor: _Actor, name: str, look: _Look = None, start: _From = 0
+    services: _Services, actor: _Actor, name: FromPath[str], look: _Look = None, start: _From = 0
 ) -> Response[str]:
     return group_page(services, actor.scope, name, look=look or "", start=start, whole=False)
 
 
 @get("/machines/{name:str}", **_PAGE)
-def machine(services: _Services, actor: _Actor, name: str) -> Response[str]:
+def machine(services: _Services, actor: _Actor, name: FromPath[str]) -> Response[str]:
     return machine_page(services, actor.scope, name, whole=True)
 
 
 @get("/fragments/machines/{name:str}", **_FRAGMENT)
-def machine_fragment(services: _Services, actor: _Actor, name: str) -> Response[str]:
+def machine_fragment(services: _Services, actor: _Actor, name: FromPath[str]) -> Response[str]:
     return machine_page(services, actor.scope, name, whole=False)
 
 
 @get("/live", opt=READ, exception_handlers={InputError: _refused}, include_in_schema=False)
 async def live(
-    request: _Request, services: _Services, actor: _Actor, authenticator: _Authenticator
+    request: _Request,
+    services: _Services,
+    actor: _Actor,
+    authenticator: _Authenticator,
+    streams: _Streams,
 ) -> Response[Any]:
     """The line on which an open page hears of changes."""
-    if LINES.open >= PAGES_MAX:
+    if len(streams.open) >= LINES_MAX:
         return plain("too many pages are open; close some", status=503)
 
     async def may_go_on() -> bool:
@@ -117,13 +127,13 @@ async def live(
             return False
         return True
 
-    events = changes(services.notify, names_groups=not actor.scope, may_go_on=may_go_on)
+    events = changes(services.notify, streams, names_groups=not actor.scope, may_go_on=may_go_on)
     return ServerSentEvent(events, headers=HEADERS)
 
 
 @get("/login", opt=ANONYMOUS, include_in_schema=False)
 async def sign_in_form(
-    request: _Request, authenticator: _Authenticator, back: str = "/"
+    request: _Request, authenticator: _Authenticator, back: FromQuery[str] = "/"
 ) -> Response[Any]:
     """The form; whoever is signed in goes on.
 
@@ -169,7 +179,7 @@ def _own(back: str) -> str:
 
 
 @get("/static/{name:str}", opt=ANONYMOUS, sync_to_thread=False, include_in_schema=False)
-def static_file(name: str) -> Response[Any]:
+def static_file(name: FromPath[str]) -> Response[Any]:
     content = STATIC_FILES.get(name)
     if content is None:
         return missing("There is no such file")

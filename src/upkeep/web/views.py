@@ -28,7 +28,7 @@ from upkeep.web.drawing import (
     machine_map,
     strip_tally,
 )
-from upkeep.web.headline import group_states
+from upkeep.web.headline import group_mood, group_states
 from upkeep.web.looks import WORDS, Look, is_down, look_of, tally
 from upkeep.web.words import WORK, cause, count, moment, verdict
 
@@ -97,7 +97,8 @@ class RolloutView:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HoldView:
     row: HoldRow
-    who: str
+    names: tuple[str, ...]
+    more: int
     since: Moment
     until: Moment | None
 
@@ -109,12 +110,15 @@ class GroupView:
     Attributes:
         tally: (icon, word, machines) of each look there is.
         versions: (version, machines), most machines first.
+        mood: `good`, `busy` (whoever is down is in work) or `bad`: how the badge looks.
+        stopped: the newest of `ended`, where it halted and nothing runs: it is shown in full.
+        earlier: the others of `ended`.
         drawn: False where the fleet is too large for this group's cells.
     """
 
     row: GroupRow
     state: str
-    trouble: bool
+    mood: str
     machines: int
     tally: tuple[tuple[Markup, str, int], ...]
     versions: tuple[tuple[str, int], ...]
@@ -122,6 +126,8 @@ class GroupView:
     drawn: bool
     running: tuple[RolloutView, ...]
     ended: tuple[RolloutView, ...]
+    stopped: RolloutView | None
+    earlier: tuple[RolloutView, ...]
     holds: tuple[HoldView, ...]
     budgets: tuple[BudgetRow, ...]
     blackouts: tuple[BlackoutRow, ...]
@@ -131,22 +137,22 @@ class GroupView:
 def group_view(overview: Overview, group: GroupRow, *, now: datetime) -> GroupView:
     machines = overview.cells.get(group.id, ())
     counts = overview.counts.get(group.id, ())
-    state = group_states(overview, group)
+    running = tuple(_rollout(r, overview, now) for r in overview.rollouts if r.group == group.id)
+    ended = tuple(_rollout(r, overview, now) for r in overview.ended if r.group == group.id)
+    stopped = ended[0] if ended and ended[0].loud and not running else None
     return GroupView(
         row=group,
-        state=state,
-        trouble=any(is_down(machine) for machine in machines) or state.endswith("down"),
+        state=group_states(overview, group),
+        mood=group_mood(overview, group),
         machines=sum(each.machines for each in counts),
         tally=tuple((icon(look), WORDS[look], number) for look, number in tally(machines)),
         versions=_versions(overview, group),
         zones=_zones(group, machines, now),
         drawn=group.id in overview.cells,
-        running=tuple(
-            _rollout(row, overview, now) for row in overview.rollouts if row.group == group.id
-        ),
-        ended=tuple(
-            _rollout(row, overview, now) for row in overview.ended if row.group == group.id
-        ),
+        running=running,
+        ended=ended,
+        stopped=stopped,
+        earlier=ended[1:] if stopped else ended,
         holds=tuple(_hold(row, now) for row in overview.holds if row.group == group.id),
         budgets=tuple(row for row in overview.budgets if row.group == group.id),
         blackouts=tuple(row for row in overview.blackouts if row.group == group.id),
@@ -204,7 +210,8 @@ def card(machine: MachineRow, *, now: datetime) -> Card:
     look = look_of(machine)
     why = ""
     if is_down(machine) or look in (Look.WORKING, Look.LEAVING, Look.GOING_BACK):
-        why = cause(machine, today=now)
+        # The word stands above it already.
+        why = cause(machine, today=now).removeprefix(f"{WORDS[look]} ")
     elif look is Look.WATCHED:
         why = f"after its upgrade (batch {machine.batch})"
     return Card(
@@ -258,11 +265,10 @@ def _progress(row: RolloutRow, tasks: Sequence[TaskCount], size: int) -> str:
 
 
 def _hold(row: HoldRow, now: datetime) -> HoldView:
-    shown = ", ".join(row.names)
-    more = row.machines - len(row.names)
     return HoldView(
         row=row,
-        who=shown if more <= 0 else f"{shown} and {more:,} more",
+        names=row.names,
+        more=row.machines - len(row.names),
         since=written(row.since, now=now),
         until=written(row.until, now=now) if row.until else None,
     )

@@ -122,7 +122,7 @@ def cause(machine: MachineRow, *, today: datetime) -> str:
     seen = f"{HEALTH[machine.health]} since {since}"
     if machine.task is TaskState.BAKING:
         seen += f", after its upgrade{batch}"
-    return seen + (f": {machine.health_detail}" if machine.health_detail else "")
+    return seen + (f" ({machine.health_detail})" if machine.health_detail else "")
 
 
 def verdict(rollout: RolloutRow) -> str:

@@ -1,0 +1,179 @@
+"""The situations that the page must make plain, as rows; each is one function over a `Fleet`."""
+
+from typing import Any
+
+from sqlalchemy import insert
+
+from upkeep.store import tables as t
+
+BATCH_OPEN = "batch 2 ends: 1 of its machines are in hand"
+SPENT = "budget web allows 1 down, and 1 are; a machine seen healthy again gives a place back"
+EVIDENCE = (
+    "1 failed in batch 1 or before (web-0): unhealthy 0:05:00 after it was started. "
+    "Rolled back and well again: 1. Machines of the same zones without it: 0 of 5 fell ill."
+)
+
+
+def steady(fleet: Any) -> None:
+    fleet.group("web", 6)
+    fleet.group("db", 5, version="2.4.0", image_name="postgres")
+    rollout = fleet.rollout(
+        "1", "web", 6, state="completed", target="1.0.1", ended_at=fleet.ago(300), batch=6
+    )
+    for n in range(6):
+        fleet.task(rollout, f"m_web_{n}", "done", n + 1)
+    fleet.tell("web", "rollout ro_web_1 to 1.0.1 begins: 6 machines", "rollout ro_web_1 completed")
+
+
+def rolling(fleet: Any) -> None:
+    fleet.group("web", 6)
+    fleet.group("db", 5, version="2.4.0", image_name="postgres")
+    rollout = fleet.rollout("2", "web", 6, batch=2)
+    fleet.task(rollout, "m_web_0", "done", 1)
+    fleet.machine("web-0", image="1.0.2")
+    fleet.task(rollout, "m_web_2", "running", 2)
+    fleet.machine("web-2", health="initializing", health_since=fleet.ago(1), down=1, in_work=1)
+    for n in (1, 3, 4, 5):
+        fleet.task(rollout, f"m_web_{n}", "held")
+        fleet.hold("web", n, "BATCH_OPEN", BATCH_OPEN)
+    fleet.tell(
+        "web",
+        "rollout ro_web_2 to 1.0.2 begins: 6 machines",
+        "batch 1 of ro_web_2: web-0",
+        "batch 1 of ro_web_2 is done",
+        "batch 2 of ro_web_2: web-2",
+    )
+
+
+def halted(fleet: Any) -> None:
+    fleet.group("web", 6)
+    fleet.group("db", 5, version="2.4.0", image_name="postgres")
+    rollout = fleet.rollout(
+        "2", "web", 6, batch=1, state="faulted", guilty=1, ended_at=fleet.ago(3),
+        code="MaxUnhealthyUpgradedInstancePercentExceededInRollingUpgrade", evidence=EVIDENCE,
+    )  # fmt: skip
+    fleet.task(rollout, "m_web_0", "rolled_back", 1, failure="not_healthy_in_time", healed=1)
+    for n in range(1, 6):
+        fleet.task(rollout, f"m_web_{n}", "cancelled")
+    for n in range(6):
+        fleet.hold(
+            "web", n, "VERSION_BAD",
+            f"publish a version after 1.0.2, or restart the rollout: {EVIDENCE}",
+        )  # fmt: skip
+    fleet.tell(
+        "web",
+        "rollout ro_web_2 to 1.0.2 begins: 6 machines",
+        "batch 1 of ro_web_2: web-0",
+        "web-0 failed: unhealthy 0:05:00 after it was started",
+        "web-0 goes back to 1.0.1",
+        "web-0 is back on 1.0.1 and healthy",
+        f"rollout ro_web_2 halted after batch 1: version 1.0.2 is to blame. {EVIDENCE}",
+    )
+
+
+def budget_spent(fleet: Any) -> None:
+    fleet.group("web", 6)
+    fleet.machine(
+        "web-4", health="unhealthy", health_since=fleet.ago(7), down=1,
+        health_detail="503 Service Unavailable",
+    )  # fmt: skip
+    rollout = fleet.rollout("2", "web", 6)
+    for n in (0, 1, 2, 3, 5):
+        fleet.task(rollout, f"m_web_{n}", "held")
+        fleet.hold("web", n, "BUDGET_SPENT", SPENT, budget_id="b_web")
+    fleet.tell("web", "rollout ro_web_2 to 1.0.2 begins: 5 machines")
+
+
+def domain_lost(fleet: Any) -> None:
+    fleet.group("web", 12, in_zones=["1", "2", "3"])
+    rollout = fleet.rollout("2", "web", 12, batch=1)
+    for n in range(12):
+        if n % 3 == 1:
+            fleet.machine(
+                f"web-{n}", health="unknown", health_since=fleet.ago(4), down=1,
+                lost_at=fleet.ago(4), health_detail="connection timed out",
+            )  # fmt: skip
+        if n < 2:
+            fleet.task(rollout, f"m_web_{n}", "done", 1)
+            continue
+        fleet.task(rollout, f"m_web_{n}", "held")
+        fleet.hold(
+            "web", n, "DOMAIN_LOST", "zone 2 is lost; 10 minutes after its machines are back"
+        )
+
+
+def machine_unknown(fleet: Any) -> None:
+    fleet.group("web", 6)
+    fleet.machine(
+        "web-3", health="unknown", health_since=fleet.ago(9), down=1,
+        health_detail="no answer from the agent or the prober",
+    )  # fmt: skip
+    fleet.hold("web", 3, "UNREACHABLE", "the agent or the prober reaches the machine again")
+
+
+def empty(fleet: Any) -> None:
+    """Nothing at all."""
+
+
+def very_many(fleet: Any) -> None:
+    """5,000 machines in three zones, in the middle of a rollout, with some of everything."""
+    fleet.group("edge", 5_000, in_zones=["a", "b", "c"])
+    fleet.group("web", 6)
+    rollout = fleet.rollout("7", "edge", 5_000, batch=3)
+    tasks, holds = [], []
+    for n in range(5_000):
+        batch = n // 500 + 1
+        state = "done" if batch < 3 else "held"
+        if batch == 3:
+            state = "running" if n % 5 == 0 else "verifying" if n % 5 == 1 else "baking"
+        if n in (77, 410):
+            state = "failed"
+        tasks.append(
+            {
+                "rollout_id": rollout, "machine_id": f"m_edge_{n}", "state": state,
+                "batch": batch if batch <= 3 else 0, "state_since": fleet.ago(2),
+                "clock_from": fleet.ago(2), "previous": "1.0.1",
+            }
+        )  # fmt: skip
+        if state == "held":
+            holds.append(
+                {
+                    "machine_id": f"m_edge_{n}", "system": "os_image", "group_id": "g_edge",
+                    "reason": "BATCH_OPEN", "since": fleet.ago(3),
+                    "lifted_by": "batch 3 ends: 500 of its machines are in hand",
+                }
+            )  # fmt: skip
+    fleet.write(t.tasks, *tasks)
+    fleet.write(t.holds, *holds)
+    down = t.machines.c.down
+    with fleet.database.write() as connection:
+        for n in range(1_000, 1_500):
+            if n % 5 < 2:
+                connection.execute(
+                    t.machines.update()
+                    .where(t.machines.c.id == f"m_edge_{n}")
+                    .values(health="initializing", health_since=fleet.ago(1), down=1)
+                )
+        for n in (77, 410, 2_345, 4_001):
+            connection.execute(
+                t.machines.update()
+                .where(t.machines.c.id == f"m_edge_{n}")
+                .values({"health": "unhealthy", "health_since": fleet.ago(8), down: 1})
+            )
+        connection.execute(
+            insert(t.budgets).values(
+                id="b_all", name="edge-and-web", max_down=600, created_at=fleet.ago(900)
+            )
+        )
+
+
+SITUATIONS = {
+    "steady": steady,
+    "rolling": rolling,
+    "halted": halted,
+    "budget_spent": budget_spent,
+    "domain_lost": domain_lost,
+    "machine_unknown": machine_unknown,
+    "empty": empty,
+    "very_many": very_many,
+}
