@@ -42,6 +42,7 @@ class GroupRow:
     image_name: str
     auto_upgrade: bool
     paused: bool
+    leaving: bool
     baked: str
     policy: str
 
@@ -227,7 +228,7 @@ def _read_groups(connection: Connection, scope: str, only: str) -> tuple[GroupRo
     g = t.groups.c
     statement = select(
         g.id, g.name, g.region, g.kind, g.platform, g.capacity, g.image_name, g.auto_upgrade,
-        g.paused, g.baked, g.policy,
+        g.paused, g.delete_requested_at, g.baked, g.policy,
     ).where(g.deleted_at.is_(None))  # fmt: skip
     if scope:
         statement = statement.where(g.scope == scope)
@@ -244,6 +245,7 @@ def _read_groups(connection: Connection, scope: str, only: str) -> tuple[GroupRo
             image_name=row.image_name,
             auto_upgrade=bool(row.auto_upgrade),
             paused=bool(row.paused),
+            leaving=row.delete_requested_at is not None,
             baked=row.baked,
             policy=row.policy,
         )

@@ -171,6 +171,8 @@ def _present(overview: Overview, group: GroupRow) -> int:
 def _notes(group: GroupRow, *, counts_present: int) -> tuple[str, ...]:
     """What is unusual about how the group is set, in a word or two each."""
     notes = []
+    if group.leaving:
+        notes.append("being deleted")
     if group.paused:
         notes.append("paused")
     if not group.auto_upgrade:
