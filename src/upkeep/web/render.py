@@ -25,8 +25,8 @@ HEADERS = {
 
 _STATIC = Path(__file__).parent / "static"
 STATIC_TYPES = {
-    "page.css": "text/css; charset=utf-8",
-    "page.js": "text/javascript; charset=utf-8",
+    "page.css": "text/css",
+    "page.js": "text/javascript",
     "mark-well.svg": "image/svg+xml",
     "mark-work.svg": "image/svg+xml",
     "mark-down.svg": "image/svg+xml",
@@ -79,9 +79,7 @@ def roster(names: list[str]) -> str:
 
 def page(template: str, *, status: int = 200, **values: Any) -> Response[str]:
     html = _environment.get_template(template).render(**values)
-    return Response(
-        html, status_code=status, media_type="text/html; charset=utf-8", headers=dict(HEADERS)
-    )
+    return Response(html, status_code=status, media_type="text/html", headers=dict(HEADERS))
 
 
 def plain(text: str, *, status: int) -> Response[str]:
