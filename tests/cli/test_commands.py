@@ -20,6 +20,8 @@ GROUP: dict[str, Any] = {
     "paused": False,
     "region": "local",
     "probe": {"protocol": "http", "port": 8080, "path": "/health", "interval_ms": 200},
+    "machines": {"total": 5, "healthy": 4, "unhealthy": 1, "unknown": 0},
+    "versions": {"1.0.0": 3, "1.0.1": 2},
     "policy": {"max_batch_percent": 20, "bake_time_s": 90, "cross_zone": False},
 }
 
@@ -104,6 +106,8 @@ def test_group_show_reads_as_a_person_would_say_it(logged_in: ScriptedServer) ->
     assert "bake time          1m30s" in lines
     assert "max batch percent  20" in lines
     assert "cross zone         no" in lines
+    assert "machines           5: 4 healthy, 1 unhealthy" in lines
+    assert "versions           3 on 1.0.0, 2 on 1.0.1" in lines
 
 
 @pytest.mark.parametrize(
@@ -316,5 +320,5 @@ def test_the_clock_says_what_a_step_means(logged_in: ScriptedServer) -> None:
 def test_names_go_into_paths_as_one_part(logged_in: ScriptedServer) -> None:
     for name in ("../tokens", "a/b", "a?b=c", "a#b", "", "."):
         result = run("group", "show", name)
-        assert result.exit_code != ExitCode.OK
-    assert all(asked.path.startswith("/v1/groups/") for asked in logged_in.asked)
+        assert result.exit_code == ExitCode.USAGE
+    assert logged_in.asked == []

@@ -26,6 +26,8 @@ EVENT_SILENCE_S = 60.0  # Longer than the server's keep-alive between two events
 PAGE_ITEMS_MAX = 1000  # The API's own maximum.
 CHUNK_BYTES = 1024 * 1024
 
+SERVICE_UNAVAILABLE = 503
+
 Document = dict[str, Any]
 
 # Every other 4xx is INVALID, every other 5xx FAILED.
@@ -110,6 +112,8 @@ class Client:
     def events(self) -> Iterator[str]:
         """The data of each server-sent event, for as long as the server sends them.
 
+        A comment, with which the server says that it is still there, is an empty text.
+
         Raises:
             CommandFailed: it does not send events, or has stopped to.
         """
@@ -122,10 +126,12 @@ class Client:
             ) as response:
                 if response.status_code != httpx.codes.OK:
                     response.read()
-                    raise refusal(response.status_code, response.content)
+                    raise refusal("GET", response.status_code, response.content)
                 for line in response.iter_lines():
                     if line.startswith("data:"):
                         yield line.removeprefix("data:").strip()
+                    elif line.startswith(":"):
+                        yield ""
 
     def _call(
         self,
@@ -152,7 +158,7 @@ class Client:
                 timeout=httpx.Timeout(timeout, connect=CONNECT_TIMEOUT_S),
             )
         if response.status_code >= httpx.codes.MULTIPLE_CHOICES:
-            raise refusal(response.status_code, response.content)
+            raise refusal(method, response.status_code, response.content)
         return _parse(response.content, self._server)
 
     @contextmanager
@@ -221,9 +227,15 @@ def unreachable(server: str, words: str) -> CommandFailed:
     )
 
 
-def refusal(status: int, body: bytes) -> CommandFailed:
-    """What a problem document says; also for an answer that is none."""
+def refusal(method: str, status: int, body: bytes) -> CommandFailed:
+    """What a problem document says; also for an answer that is none.
+
+    A write that is answered "not now" may be carried out later (a call that the planner has not
+    come to), so it does not end like a server that is away.
+    """
     code = STATUS_CODES.get(status, ExitCode.INVALID if status < 500 else ExitCode.FAILED)
+    if status == SERVICE_UNAVAILABLE and method != "GET":
+        code = ExitCode.TIMED_OUT
     try:
         problem = json.loads(body)
         title = str(problem.get("title") or problem.get("kind") or f"The server answered {status}")

@@ -72,7 +72,9 @@ def list_groups(
             "GROUP": "name",
             "PLATFORM": "platform",
             "IMAGE": "image",
-            "MACHINES": "capacity",
+            "MACHINES": lambda group: group["machines"]["total"],
+            "HEALTHY": lambda group: group["machines"]["healthy"],
+            "ROLLOUT": "rollout",
             "AUTO": "auto_upgrade",
             "PAUSED": "paused",
             "REGION": "region",
@@ -158,7 +160,11 @@ def group_lines(group: Document) -> dict[str, object]:
         "platform": group.get("platform"),
         "region": group.get("region"),
         "zones": group.get("zones"),
-        "machines": group.get("capacity"),
+        "capacity": group.get("capacity"),
+        "machines": machines_line(group["machines"]),
+        "versions": [f"{count} on {version}" for version, count in group["versions"].items()],
+        "rollout": group.get("rollout"),
+        "deleting": group.get("deleting") or "",
         "image": group.get("image"),
         "baked version": group.get("baked"),
         "auto upgrade": group.get("auto_upgrade"),
@@ -169,6 +175,12 @@ def group_lines(group: Document) -> dict[str, object]:
         "cpus": group.get("cpus"),
         **shown,
     }
+
+
+def machines_line(counts: Document) -> str:
+    """`5: 4 healthy, 1 unhealthy`."""
+    parts = [f"{count} {name}" for name, count in counts.items() if name != "total" and count]
+    return ": ".join([str(counts["total"]), ", ".join(parts)]) if parts else str(counts["total"])
 
 
 def probe_line(probe: Document | None) -> str:

@@ -150,7 +150,7 @@ def show(name: Name, as_json: Json = False) -> None:
             "VERSION": "version",
             "FORMAT": "format",
             "SIZE": lambda version: show_size(version.get("size") or 0),
-            "EXCLUDED": "excluded",
+            "EXCLUDED": lambda version: version["excluded_regions"] or version["excluded"],
             "REGIONS": "regions",
             "PUBLISHED": lambda version: show_moment(version.get("published_at")),
             "SHA-256": "sha256",

@@ -6,10 +6,20 @@ from typing import Annotated
 import typer
 
 from upkeep.cli.client import Document, connect
-from upkeep.cli.options import LIST_ITEMS_DEFAULT, After, Force, Json, Limit, Yes, parse_name
+from upkeep.cli.options import (
+    LIST_ITEMS_DEFAULT,
+    After,
+    Force,
+    Json,
+    Limit,
+    Timeout,
+    Yes,
+    parse_name,
+)
 from upkeep.cli.output import (
     Columns,
     confirm,
+    note,
     print_answer,
     print_details,
     print_json,
@@ -18,6 +28,7 @@ from upkeep.cli.output import (
     say,
 )
 from upkeep.cli.quantities import show_age, show_moment
+from upkeep.cli.rollout import Follow, follow_to_end
 
 app = typer.Typer(no_args_is_help=True, help="Machines, one at a time.")
 
@@ -71,26 +82,32 @@ def show(name: Name, as_json: Json = False) -> None:
     if as_json:
         print_json(machine)
         return
-    print_details(
-        {
-            key.replace("_", " "): show_moment(value) if key in _MOMENTS else value
-            for key, value in machine.items()
-            if not isinstance(value, dict)
-        }
-    )
+    agent = machine.get("agent") or {}
+    print_details({**_lines(machine), **_lines(agent, before="agent ")})
 
 
-_MOMENTS = frozenset(
-    {"health_since", "lost_at", "back_at", "worked_at", "created_at", "seen_at", "enrolled_at"}
-)
+def _lines(document: Document, *, before: str = "") -> dict[str, object]:
+    return {
+        before + key.replace("_", " "): show_moment(value) if key in _MOMENTS else value
+        for key, value in document.items()
+        if not isinstance(value, dict)
+    }
+
+
+_MOMENTS = frozenset({"health_since", "worked_at", "created_at", "seen_at", "enrolled_at"})
 
 
 @app.command("add")
 def add(
     name: Name,
     group: Annotated[
-        str, typer.Option(metavar="GROUP", help="Group of platform agent_only that it joins.")
-    ],
+        str,
+        typer.Option(
+            metavar="GROUP",
+            help="Group of platform agent_only that it joins; not needed for a machine that was"
+            " added before.",
+        ),
+    ] = "",
     zone: Annotated[str, typer.Option(metavar="ZONE", help="Zone it stands in.")] = "",
     as_json: Json = False,
 ) -> None:
@@ -98,40 +115,67 @@ def add(
 
     The line enrols the machine once, within an hour. Run this again for a new line.
     """
-    document = {"name": name, "group": group}
-    if zone:
-        document["zone"] = zone
     with connect() as client:
-        answer = client.post("/v1/machines", document)
+        if group:
+            document = {"name": name, "group": group, **({"zone": zone} if zone else {})}
+            answer = client.post("/v1/machines", document)
+        else:
+            answer = client.post(f"/v1/machines/{name}/enrol-token")
     if as_json:
         print_json(answer)
         return
-    say(str(answer.get("line", "")))
+    say(answer["line"])
+    note(f"Paste it on {name} as root before {show_moment(answer['expires_at'])}.")
 
 
 @app.command("restart")
-def restart(name: Name, force: Force = False, as_json: Json = False) -> None:
+def restart(
+    name: Name,
+    force: Force = False,
+    follow: Follow = False,
+    timeout: Timeout = None,
+    as_json: Json = False,
+) -> None:
     """Restart a machine, when budgets and windows let it."""
-    _ask(name, "restart", "Restart", force=force, as_json=as_json)
+    _ask(name, "restart", force=force, follow=follow, timeout_s=timeout, as_json=as_json)
 
 
 @app.command("stop")
-def stop(name: Name, force: Force = False, as_json: Json = False) -> None:
+def stop(
+    name: Name,
+    force: Force = False,
+    follow: Follow = False,
+    timeout: Timeout = None,
+    as_json: Json = False,
+) -> None:
     """Stop a machine; it is then left alone until it is started."""
-    _ask(name, "stop", "Stop", force=force, as_json=as_json)
+    _ask(name, "stop", force=force, follow=follow, timeout_s=timeout, as_json=as_json)
 
 
 @app.command("start")
-def start(name: Name, force: Force = False, as_json: Json = False) -> None:
+def start(
+    name: Name,
+    force: Force = False,
+    follow: Follow = False,
+    timeout: Timeout = None,
+    as_json: Json = False,
+) -> None:
     """Start a stopped machine."""
-    _ask(name, "start", "Start", force=force, as_json=as_json)
+    _ask(name, "start", force=force, follow=follow, timeout_s=timeout, as_json=as_json)
 
 
 @app.command("delete")
-def delete(name: Name, force: Force = False, yes: Yes = False, as_json: Json = False) -> None:
-    """Delete a machine with its data; its group makes a new one if it lacks one then."""
+def delete(
+    name: Name,
+    yes: Yes = False,
+    force: Force = False,
+    follow: Follow = False,
+    timeout: Timeout = None,
+    as_json: Json = False,
+) -> None:
+    """Delete a machine with its data; its group does not make it again."""
     confirm(f"Delete machine {name} with its data?", yes=yes)
-    _ask(name, "delete", "Deletion", force=force, as_json=as_json)
+    _ask(name, "delete", force=force, follow=follow, timeout_s=timeout, as_json=as_json)
 
 
 @app.command("protect")
@@ -165,32 +209,39 @@ def explain(name: Name, as_json: Json = False) -> None:
     if as_json:
         print_json(answer)
         return
-    say(explain_line(name, answer))
-    holds: Sequence[Document] = answer.get("holds") or ()
+    say(explain_line(answer))
+    holds: Sequence[Document] = answer["holds"]
     if holds:
         print_table(HOLD_COLUMNS, holds)
 
 
-def explain_line(name: str, answer: Document) -> str:
+def explain_line(answer: Document) -> str:
     """The one sentence that answers "what about this machine?"."""
-    action = answer.get("action")
-    if action:
-        target = f" to {action['version']}" if action.get("version") else ""
+    machine, task = answer["machine"], answer["task"]
+    name = machine["name"]
+    if task is not None:
+        work = f"to {task['target']}" if task["target"] else task["verb"].replace("_", " ")
+        detail = f" ({task['detail']})" if task["detail"] else ""
         return (
-            f"{name}: {action.get('verb')}{target} is {action.get('state')},"
-            f" for rollout {action.get('rollout')}."
+            f"{name}: {work}, {task['state'].replace('_', ' ')} for {show_age(task['since'])}"
+            f"{detail}, in rollout {task['rollout']}."
         )
-    if answer.get("holds"):
-        return f"{name} is held:"
-    return f"{name} is up to date, and nothing waits."
+    version = f", on image {machine['image']}" if machine["image"] else ""
+    wait = "held:" if answer["holds"] else "nothing is to be done."
+    return f"{name} is {machine['lifecycle']} and {machine['health']}{version}; {wait}"
 
 
-def _ask(name: str, verb: str, word: str, *, force: bool, as_json: bool) -> None:
+def _ask(
+    name: str, verb: str, *, force: bool, follow: bool, timeout_s: float | None, as_json: bool
+) -> None:
     with connect() as client:
-        answer = client.post(f"/v1/machines/{name}/{verb}", {"force": force})
+        rollout = client.post(f"/v1/machines/{name}/{verb}", {"force": force})
+        if follow:
+            follow_to_end(client, rollout["id"], timeout_s=timeout_s, as_json=as_json)
+            return
     print_answer(
-        f"{word} of {name} is asked for. See how it goes: upkeep explain {name}",
-        answer,
+        f"{rollout['id']}: {verb} {name}. Watch it: upkeep rollout show {rollout['id']} --follow",
+        rollout,
         as_json=as_json,
     )
 

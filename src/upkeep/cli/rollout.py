@@ -37,13 +37,16 @@ COLUMNS: Columns = {
 @app.command("list")
 def list_rollouts(
     group: Annotated[str, typer.Option(metavar="GROUP", help="Only this group's.")] = "",
+    state: Annotated[
+        str, typer.Option(metavar="STATE", help="Only these: running, completed, faulted, ...")
+    ] = "",
     limit: Limit = LIST_ITEMS_DEFAULT,
     after: After = "",
     as_json: Json = False,
 ) -> None:
     """List rollouts."""
     with connect() as client:
-        page = client.list("/v1/rollouts", limit=limit, after=after, group=group)
+        page = client.list("/v1/rollouts", limit=limit, after=after, group=group, status=state)
     print_page(COLUMNS, page, as_json=as_json)
 
 
@@ -62,7 +65,7 @@ def show(
     """Show a rollout with each machine's state; with --follow, until it has ended."""
     with connect() as client:
         if follow:
-            _follow(client, rollout, timeout_s=timeout, as_json=as_json)
+            follow_to_end(client, rollout, timeout_s=timeout, as_json=as_json)
         elif as_json:
             print_json(client.get(f"/v1/rollouts/{rollout}"))
         else:
@@ -152,7 +155,7 @@ def _start(
 ) -> None:
     answer = client.post(f"/v1/groups/{group}/rollouts", document)
     if follow:
-        _follow(client, answer["id"], timeout_s=timeout_s, as_json=as_json)
+        follow_to_end(client, answer["id"], timeout_s=timeout_s, as_json=as_json)
     else:
         print_answer(f"Started {answer['id']} in group {group}.", answer, as_json=as_json)
 
@@ -178,7 +181,7 @@ def _print_once(client: Client, rollout: str) -> None:
     print_table(columns, rows)
 
 
-def _follow(client: Client, rollout: str, *, timeout_s: float | None, as_json: bool) -> None:
+def follow_to_end(client: Client, rollout: str, *, timeout_s: float | None, as_json: bool) -> None:
     """Watch, then end as the rollout ended; as JSON nothing is shown but its last document."""
     from upkeep.cli.rollout_display import say_it_goes_on, showing
     from upkeep.cli.rollout_follow import follow

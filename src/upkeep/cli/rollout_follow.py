@@ -25,9 +25,14 @@ AWAY_S_MAX = 120.0
 
 
 class _Wakes:
-    """Listens to the server's events in a thread that dies with the process."""
+    """Listens to the server's events in a thread that dies with the process.
+
+    Attributes:
+        group: whose events wake the follower; empty until that is known.
+    """
 
     def __init__(self) -> None:
+        self.group = ""
         self.woken = threading.Event()
         self.is_listening = False
         self._is_over = threading.Event()
@@ -44,11 +49,12 @@ class _Wakes:
         while not self._is_over.is_set():
             try:
                 with connect() as client:
-                    for _ in client.events():
+                    for group in client.events():
                         if self._is_over.is_set():
                             return
                         self.is_listening = True
-                        self.woken.set()
+                        if group and group == self.group:
+                            self.woken.set()
             except CommandFailed:
                 pass  # No events from there, or no longer: the follower looks by itself.
             self.is_listening = False
@@ -78,6 +84,7 @@ def follow(client: Client, rollout: str, show: Show, *, timeout_s: float | None)
         while True:
             wakes.woken.clear()
             view = _read_patiently(client, rollout)
+            wakes.group = view.group
             show(view)
             if not view.is_open:
                 return view

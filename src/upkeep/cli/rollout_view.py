@@ -127,7 +127,7 @@ def parse_rollout(document: Mapping[str, Any], holds: Mapping[str, Any]) -> Roll
                 lifted_by=printable(hold["lifted_by"]),
             )
             for hold in holds["items"]
-            if hold["machine"] in members
+            if hold["machine"] in members and hold["system"] == document["system"]
         ),
         started_at=read_moment(document.get("started_at")),
         ended_at=read_moment(document.get("ended_at")),

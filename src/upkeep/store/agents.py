@@ -277,14 +277,19 @@ def write_seen(connection: Connection, seen: Mapping[str, datetime]) -> None:
         )
 
 
-def machines_with_mail(connection: Connection, group_id: str = "") -> list[str]:
-    """Machines with commands that wait for their agents, fleet-wide or in one group."""
-    query = select(t.actions.c.machine_id).where(
+def machines_with_mail(
+    connection: Connection, group_ids: Sequence[str] | None = None
+) -> dict[str, set[str]]:
+    """Machines with commands that wait for their agents, by group; of these groups or all."""
+    query = select(t.actions.c.group_id, t.actions.c.machine_id).where(
         t.actions.c.state == "ready", t.actions.c.verb.in_(actions.AGENT_VERBS)
     )
-    if group_id:
-        query = query.where(t.actions.c.group_id == group_id)
-    return list(connection.execute(query.distinct()).scalars())
+    if group_ids is not None:
+        query = query.where(t.actions.c.group_id.in_(group_ids))
+    found: dict[str, set[str]] = {}
+    for row in connection.execute(query.distinct()):
+        found.setdefault(row.group_id, set()).add(row.machine_id)
+    return found
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

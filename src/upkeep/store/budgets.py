@@ -6,10 +6,12 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, delete, func, insert, or_, select, update
 
+from upkeep.core.model import Lifecycle
 from upkeep.store import groups
 from upkeep.store import tables as t
 from upkeep.store.database import to_us
 from upkeep.store.paging import read_page
+from upkeep.store.selectors import condition
 
 
 def create(
@@ -43,6 +45,16 @@ def claimed(connection: Connection, ids: list[str]) -> dict[str, int]:
         .group_by(t.claims.c.budget_id)
     )
     return {row.budget_id: row.places for row in rows}
+
+
+def usage(connection: Connection, budget: Row[Any]) -> tuple[int, int]:
+    """How many present machines the budget selects, and how many are down or claimed."""
+    row = connection.execute(
+        select(func.count(), func.coalesce(func.sum(t.machines.c.down), 0)).where(
+            condition(budget), t.machines.c.lifecycle == Lifecycle.PRESENT
+        )
+    ).one()
+    return int(row[0]), int(row[1])
 
 
 def change(

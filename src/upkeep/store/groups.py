@@ -179,7 +179,7 @@ def counts(connection: Connection, ids: Sequence[str]) -> Sequence[Row[Any]]:
     """Machines by group, health, version and lifecycle."""
     m = t.machines.c
     query: Select[Any] = (
-        select(m.group_id, m.health, m.image, m.lifecycle, func.count().label("count"))
+        select(m.group_id, m.health, m.image, m.lifecycle, func.count().label("machines"))
         .where(m.group_id.in_(ids) if ids else false(), m.lifecycle != Lifecycle.DELETED)
         .group_by(m.group_id, m.health, m.image, m.lifecycle)
     )
@@ -202,6 +202,17 @@ def begin_removal(connection: Connection, group: Row[Any], *, now: datetime) -> 
             t.rollouts.c.system == "os_image",
         )
         .values(cancel_requested=1)
+    )
+
+
+def machine_ids(connection: Connection, group_id: str) -> list[str]:
+    """The machines that are there, in id order."""
+    return list(
+        connection.execute(
+            select(t.machines.c.id)
+            .where(t.machines.c.group_id == group_id, t.machines.c.lifecycle != Lifecycle.DELETED)
+            .order_by(t.machines.c.id)
+        ).scalars()
     )
 
 

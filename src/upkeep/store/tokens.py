@@ -15,7 +15,7 @@ from upkeep.store import tables as t
 from upkeep.store.database import Database, to_us, to_us_or_none
 from upkeep.store.paging import read_page
 
-ADMIN_TOKEN_FILE = "admin.token"
+ADMIN_TOKEN_FILE = "admin-token"
 SECRET_BYTES = 32
 
 

@@ -1,0 +1,210 @@
+"""The server's edges as one ASGI app: the native API, the agents' protocol, the pages.
+
+Outermost are three lines of dispatch: the two hot paths of the agents go straight to their
+handlers; every other request is identified (auth.py), handled by Litestar behind one guard, and,
+if it is a write by somebody known, audited before its answer leaves.
+"""
+
+import asyncio
+import contextlib
+import importlib.util
+import logging
+from concurrent.futures import ThreadPoolExecutor
+from importlib import import_module
+from typing import Any
+
+from litestar import Litestar, Request, post
+from litestar.datastructures import ResponseHeader
+from litestar.di import Provide
+from litestar.openapi.config import OpenAPIConfig
+from litestar.openapi.plugins import JsonRenderPlugin
+from litestar.status_codes import HTTP_200_OK
+
+from upkeep.api import (
+    audit,
+    blackouts,
+    budgets,
+    clock,
+    events,
+    groups,
+    holds,
+    images,
+    install,
+    machines,
+    rollouts,
+    tokens,
+)
+from upkeep.api.agent_wire import EnrolReply, EnrolRequest
+from upkeep.api.agents import CHECK_IN_PATH, POLL_PATH, AgentEdge
+from upkeep.api.auth import ANONYMOUS, SAFE_METHODS, Actor, Authenticator, guard, no_token
+from upkeep.api.coarse_clock import CoarseClock
+from upkeep.api.plain_http import header, source_of
+from upkeep.api.problems import InputError, handle
+from upkeep.api.services import Services
+from upkeep.store import audit as audit_rows
+from upkeep.store.tokens import ensure_admin_token
+
+BODY_BYTES_MAX = 1024 * 1024
+# Looks at tokens and identities that are not in memory; short reads.
+THREADS_MAX = 8
+
+log = logging.getLogger("upkeep.api")
+
+_NOUNS = (
+    groups,
+    machines,
+    rollouts,
+    holds,
+    images,
+    budgets,
+    blackouts,
+    tokens,
+    audit,
+    clock,
+    events,
+    install,
+)
+
+
+def create_app(services: Services) -> "EdgeApp":
+    """The app for one process; at the very first start it writes the admin's token file."""
+    made = ensure_admin_token(
+        services.database, services.state_dir, services.ids, now=services.clock.now()
+    )
+    if made is not None:
+        log.info("the first admin's token is in %s", made)
+    return EdgeApp(services)
+
+
+class EdgeApp:
+    """Attributes:
+    litestar: everything but the agents' check-in and poll.
+    """
+
+    def __init__(self, services: Services) -> None:
+        self._services = services
+        self._clock = CoarseClock(services.clock)
+        self._threads = ThreadPoolExecutor(THREADS_MAX, thread_name_prefix="edge")
+        self._streams = events.Streams()
+        self._authenticator = Authenticator(services.database, self._clock, self._threads)
+        self.agents = AgentEdge(services, self._clock, self._threads)
+        self._sampler: asyncio.Task[None] | None = None
+        self.litestar = self._litestar()
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "http":
+            path = scope["path"]
+            if path == CHECK_IN_PATH:
+                await self.agents.check_in(scope, receive, send)
+            elif path == POLL_PATH:
+                await self.agents.poll(scope, receive, send)
+            else:
+                await self._identified(scope, receive, send)
+        else:
+            await self.litestar(scope, receive, send)
+
+    def close(self) -> None:
+        """End what would stay open for long: polls and event streams.  On the loop's thread."""
+        self.agents.close()
+        self._streams.close()
+
+    async def _identified(self, scope: Any, receive: Any, send: Any) -> None:
+        actor: Actor | None = None
+        if header(scope, b"authorization") or header(scope, b"cookie"):
+            try:
+                actor = await self._authenticator.identify(scope)
+            except InputError as error:
+                scope["upkeep_refusal"] = error
+        scope["upkeep_actor"] = actor
+        if actor is None or scope["method"] in SAFE_METHODS:
+            await self.litestar(scope, receive, send)
+            return
+
+        async def send_audited(message: Any) -> None:
+            if message["type"] == "http.response.start":
+                await asyncio.to_thread(self._audit, scope, actor, message["status"])
+            await send(message)
+
+        await self.litestar(scope, receive, send_audited)
+
+    def _audit(self, scope: Any, actor: Actor, status: int) -> None:
+        with self._services.database.write() as connection:
+            audit_rows.write(
+                connection,
+                actor=f"{actor.name} ({actor.token_id})",
+                source=source_of(scope),
+                verb=scope["method"],
+                subject=scope["path"].replace("\x00", " "),
+                detail=scope.get("upkeep_detail", ""),
+                status=status,
+                now=self._services.clock.now(),
+            )
+
+    def _litestar(self) -> Litestar:
+        services, authenticator, streams = self._services, self._authenticator, self._streams
+        return Litestar(
+            route_handlers=[
+                *(route for noun in _NOUNS for route in noun.ROUTES),
+                _enrol_route(self.agents),
+                *_page_routes(),
+            ],
+            dependencies={
+                "services": Provide(lambda: services, sync_to_thread=False),
+                "authenticator": Provide(lambda: authenticator, sync_to_thread=False),
+                "streams": Provide(lambda: streams, sync_to_thread=False),
+                "actor": Provide(_actor, sync_to_thread=False),
+            },
+            guards=[guard],
+            exception_handlers={Exception: handle},
+            response_headers=[ResponseHeader(name="X-Content-Type-Options", value="nosniff")],
+            request_max_body_size=BODY_BYTES_MAX,
+            openapi_config=OpenAPIConfig(
+                title="upkeep",
+                version="1",
+                path="/v1",
+                render_plugins=[JsonRenderPlugin(path="/openapi.json")],
+                use_handler_docstrings=True,
+            ),
+            on_startup=[self._start],
+            on_shutdown=[self._stop],
+            logging_config=None,
+            debug=False,
+        )
+
+    async def _start(self) -> None:
+        self._services.notify.bind(asyncio.get_running_loop())
+        self._sampler = asyncio.create_task(self._clock.run(), name="sample the clock")
+        await self.agents.start()
+
+    async def _stop(self) -> None:
+        self.close()
+        self._services.notify.unbind()
+        await self.agents.stop()
+        if self._sampler is not None:
+            self._sampler.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._sampler
+        self._threads.shutdown(wait=False)
+
+
+def _actor(request: Request[Any, Any, Any]) -> Actor:
+    actor: Actor | None = request.scope.get("upkeep_actor")  # type: ignore[assignment]
+    if actor is None:
+        raise no_token()
+    return actor
+
+
+def _enrol_route(agents: AgentEdge) -> Any:
+    @post("/agent/v1/enrol", opt=ANONYMOUS, status_code=HTTP_200_OK)
+    async def enrol(request: Request[Any, Any, Any], data: EnrolRequest) -> EnrolReply:
+        """Trade a one-time token for a machine's secret."""
+        return await agents.enrol(data, source_of(request.scope))
+
+    return enrol
+
+
+def _page_routes() -> list[Any]:
+    """The pages, where they are installed."""
+    if importlib.util.find_spec("upkeep.web.routes") is None:
+        return []
+    return list(import_module("upkeep.web.routes").ROUTES)
