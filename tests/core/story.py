@@ -61,7 +61,11 @@ BACK_VERBS = frozenset({Verb.SWITCH_BACK})
 
 def a_group(**changes: Any) -> Group:
     plain = Group(
-        id=GroupId("g"), name="web", region="north", kind=GroupKind.AVAILABILITY_SET, image_name="web"
+        id=GroupId("g"),
+        name="web",
+        region="north",
+        kind=GroupKind.AVAILABILITY_SET,
+        image_name="web",
     )
     return replace(plain, **changes)
 
@@ -293,7 +297,9 @@ class Story:
         answered = dict(plan.calls_done)
         self.answers |= answered
         self.calls = [c for c in self.calls if c.id not in answered]
-        for machine_id in [m.id for m in self.machines.values() if m.lifecycle is Lifecycle.DELETED]:
+        for machine_id in [
+            m.id for m in self.machines.values() if m.lifecycle is Lifecycle.DELETED
+        ]:
             del self.machines[machine_id]
             self.claims = [c for c in self.claims if c.machine != machine_id]
         self.holds = plan.holds

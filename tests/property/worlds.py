@@ -63,7 +63,11 @@ class World:
         )
         machines = machines_of(self.size, zones=zones, update_domains=self.update_domains)
         story = Played(
-            machines, versions=("1.0.0", "1.0.1"), group=group, policy=self.policy, budgets=self.budgets
+            machines,
+            versions=("1.0.0", "1.0.1"),
+            group=group,
+            policy=self.policy,
+            budgets=self.budgets,
         )
         story.watch = watch
         return story
@@ -149,15 +153,18 @@ def heal(story: Story) -> None:
     story.clock_stepped = False
     story.blackouts = ()
     story.windows = None
+    story.budgets = (share(20),)
     story.group = replace(story.group, paused=False)
+    under_way = {a.machine for key, a in story.actions.items() if key not in story.outcomes}
     for machine in list(story.machines.values()):
-        if machine.lifecycle is Lifecycle.PRESENT and not story.in_hand(machine.id):
+        if machine.lifecycle is Lifecycle.PRESENT and machine.id not in under_way:
             story.see(machine.id, Health.HEALTHY)
         story.change(machine.id, protected=False, opted_out=False, skip=False)
     story.publish("2.0.0")
     story.rest()
 
 
+nothing = st.none()
 minutes = st.sampled_from([0.5, 1, 2, 5, 7, 15, 31, 90, 600])
 pauses = st.sampled_from([0, 0.5, 1, 1.5, 2, 3, 5, 8, 16, 40, 400])
 machine = st.integers(0, 11)
@@ -165,17 +172,19 @@ version = st.sampled_from(VERSIONS)
 health = st.sampled_from(list(Health))
 call_verbs = st.sampled_from([Verb.RESTART, Verb.STOP, Verb.START, Verb.DELETE])
 refusals = st.tuples(
-    st.sampled_from([Verb.REPLACE_OS_DISK, Verb.SWITCH_BACK, Verb.CREATE, Verb.RESTART, Verb.DELETE]),
+    st.sampled_from(
+        [Verb.REPLACE_OS_DISK, Verb.SWITCH_BACK, Verb.CREATE, Verb.RESTART, Verb.DELETE]
+    ),
     st.sampled_from(["failed", "bad_image"]),
 )
 
 
-def _happening(kind: str, first: Any, second: Any = st.none()) -> st.SearchStrategy[Happening]:
+def _happening(kind: str, first: Any, second: Any = nothing) -> st.SearchStrategy[Happening]:
     return st.tuples(st.just(kind), first, second, pauses)
 
 
 happenings = st.one_of(
-    _happening("nothing", st.none()),
+    _happening("nothing", nothing),
     _happening("publish", version),
     _happening("health", machine, health),
     _happening("health", machine, health),
@@ -185,7 +194,7 @@ happenings = st.one_of(
     _happening("call", machine, st.tuples(call_verbs, st.booleans())),
     _happening("exclude", version, st.booleans()),
     _happening("start", st.one_of(st.none(), version), st.booleans()),
-    _happening("cancel", st.none()),
+    _happening("cancel", nothing),
     _happening("pause", minutes),
     _happening("leave", machine, st.sampled_from(["protected", "opted_out", "skip"])),
     _happening("zone", st.sampled_from("abc"), st.booleans()),
@@ -244,7 +253,9 @@ def _budgets(limits: Iterable[Budget]) -> tuple[Budget, ...]:
 budgets = st.builds(
     lambda percent, others: _budgets([share(percent), *others]),
     st.sampled_from([20, 34, 50, 100]),
-    st.one_of(st.just([]), st.tuples(_limit("service")), st.tuples(_limit("tenant"), _floor("zone"))),
+    st.one_of(
+        st.just([]), st.tuples(_limit("service")), st.tuples(_limit("tenant"), _floor("zone"))
+    ),
 )
 
 worlds = st.builds(
