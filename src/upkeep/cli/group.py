@@ -161,8 +161,10 @@ def group_lines(group: Document) -> dict[str, object]:
         "region": group.get("region"),
         "zones": group.get("zones"),
         "capacity": group.get("capacity"),
-        "machines": machines_line(group["machines"]),
-        "versions": [f"{count} on {version}" for version, count in group["versions"].items()],
+        "machines": machines_line(group.get("machines") or {}),
+        "versions": [
+            f"{count} on {version}" for version, count in (group.get("versions") or {}).items()
+        ],
         "rollout": group.get("rollout"),
         "deleting": group.get("deleting") or "",
         "image": group.get("image"),
@@ -180,7 +182,8 @@ def group_lines(group: Document) -> dict[str, object]:
 def machines_line(counts: Document) -> str:
     """`5: 4 healthy, 1 unhealthy`."""
     parts = [f"{count} {name}" for name, count in counts.items() if name != "total" and count]
-    return ": ".join([str(counts["total"]), ", ".join(parts)]) if parts else str(counts["total"])
+    total = str(counts.get("total", 0))
+    return f"{total}: {', '.join(parts)}" if parts else total
 
 
 def probe_line(probe: Document | None) -> str:
