@@ -9,10 +9,10 @@ before the write was durable, or after it and before anybody heard of it.
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
-from typing import Concatenate, ParamSpec, TypeVar
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from upkeep.core.admission import DISRUPTIVE
-from upkeep.core.blame import RESUME_AFTER
+from upkeep.core.blame import LOST_MACHINES_MIN, RESUME_AFTER
 from upkeep.core.model import (
     OPEN_STATES,
     Budget,
@@ -29,9 +29,10 @@ from upkeep.core.model import (
     Plan,
     Priority,
     Snapshot,
+    System,
     Verb,
 )
-from upkeep.core.task import IN_HAND
+from upkeep.core.task import IN_HAND, TaskState
 from upkeep.engine.fleet_store import (
     ActionResult,
     LeasedAction,
@@ -51,11 +52,16 @@ from upkeep.sim.memory_rows import (
 
 # The core asks for the ended rollouts of the last two months.
 PAST_KEPT = timedelta(days=62)
+PAST_MAX = 200
+_REMEMBERED = (System.OS_IMAGE, System.SCALE)
 
 # After these the machine has started anew, so what was seen before says nothing.
 _RENEWS = DISRUPTIVE | {Verb.SWITCH_BACK, Verb.START}
 
 _WAITING = (HoldReason.BUDGET_SPENT, HoldReason.BUDGET_RESERVED)
+
+# Kind, name, and the group whose own it is (zones and hosts are the fleet's).
+_DomainKey = tuple[str, str, str]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -74,6 +80,7 @@ def _write(
     def step(self: "MemoryStore", /, *args: P.args, **kwargs: P.kwargs) -> R:
         self.before(name)
         result = method(self, *args, **kwargs)
+        self.wrote(name, result, args, kwargs)
         self.after(name)
         return result
 
@@ -87,6 +94,8 @@ class MemoryStore:
     def __init__(self) -> None:
         self.before: Callable[[str], None] = _nothing
         self.after: Callable[[str], None] = _nothing
+        # Told of each write with its answer and arguments, whether or not anybody hears of it.
+        self.wrote: Callable[[str, Any, tuple[Any, ...], dict[str, Any]], None] = _nobody
         self.groups: dict[GroupId, GroupRow] = {}
         self.group_of: dict[MachineId, GroupId] = {}
         self.budgets: dict[BudgetId, BudgetRow] = {}
@@ -94,9 +103,9 @@ class MemoryStore:
         self.actions: dict[str, ActionRow] = {}
         self._pending: dict[str, ActionRow] = {}  # Those not DONE, oldest first.
         self.budgets_of: dict[GroupId, list[BudgetRow]] = {}
-        # (kind, name) → size, and machine → when it was lost and came back.
-        self._domain_size: dict[tuple[str, str], int] = {}
-        self._away: dict[tuple[str, str], dict[MachineId, tuple[datetime, datetime | None]]] = {}
+        # Domain → size, and machine → when it was lost and came back.
+        self._domain_size: dict[_DomainKey, int] = {}
+        self._away: dict[_DomainKey, dict[MachineId, tuple[datetime, datetime | None]]] = {}
         self._mark: datetime | None = None
 
     # Planning.
@@ -128,7 +137,6 @@ class MemoryStore:
         row = self.groups.get(group)
         if row is None:
             return None
-        row.fence += 1
         row.read_as = row.group
         machines = row.sorted_machines()
         open_ids = sorted(row.open)
@@ -140,7 +148,11 @@ class MemoryStore:
             machines=machines,
             versions=self.catalogue.of(row.group.image_name),
             rollouts=tuple(row.open[key] for key in open_ids),
-            past=tuple(r for r in row.past if r.ended_at and now - r.ended_at < PAST_KEPT),
+            past=tuple(
+                r
+                for r in row.past[:PAST_MAX]
+                if r.ended_at and now - r.ended_at < PAST_KEPT and r.system in _REMEMBERED
+            ),
             tasks=tuple(
                 row.tasks[rollout][machine]
                 for rollout in open_ids
@@ -150,7 +162,7 @@ class MemoryStore:
             budgets=tuple(self._budget(b, row, now) for b in self.budgets_of[group]),
             claims=tuple(row.claims[key] for key in sorted(row.claims)),
             calls=tuple(row.calls.values()),
-            domains=self._domains(machines, now),
+            domains=self._domains(row, machines, now),
             windows=row.windows,
             blackouts=row.blackouts,
             clock_stepped=clock_stepped,
@@ -182,35 +194,39 @@ class MemoryStore:
     def _waiting_elsewhere(
         self, budget: BudgetRow, group: GroupId
     ) -> tuple[Priority, datetime] | None:
-        longest: tuple[datetime, Priority] | None = None
+        first: tuple[Priority, datetime] | None = None
         for other in budget.selector.groups:
             if other == group or other not in self.groups:
                 continue
             for hold, since in self.groups[other].holds.values():
                 if hold.budget == budget.rule.id:
-                    candidate = (since, hold.priority)
-                    longest = candidate if longest is None else min(longest, candidate)
-        return None if longest is None else (longest[1], longest[0])
+                    candidate = (hold.priority, since)
+                    first = candidate if first is None else min(first, candidate)
+        return first
 
-    def _domains(self, machines: Sequence[Machine], now: datetime) -> tuple[Domain, ...]:
-        names = {("zone", m.zone) for m in machines if m.zone}
-        names |= {("host", m.host) for m in machines if m.host}
+    def _domains(
+        self, row: GroupRow, machines: Sequence[Machine], now: datetime
+    ) -> tuple[Domain, ...]:
+        """Those of the group's domains in which enough machines are away."""
+        if not self._away:
+            return ()
         domains = []
-        for kind, name in sorted(names):
-            away = self._away.get((kind, name))
+        for key in sorted({key for m in machines for key in _domains_of(row.group, m)}):
+            away = self._away.get(key)
             if not away:
                 continue
-            for machine, (_, back_at) in list(away.items()):
-                if back_at is not None and now - back_at >= RESUME_AFTER:
+            for machine, (lost_at, back_at) in list(away.items()):
+                if back_at is not None and lost_at <= back_at <= now - RESUME_AFTER:
                     del away[machine]
-            domains.append(
-                Domain(
-                    kind=kind,
-                    name=name,
-                    size=self._domain_size.get((kind, name), 0),
-                    away=tuple(away[key] for key in sorted(away)),
+            if len(away) >= LOST_MACHINES_MIN:
+                domains.append(
+                    Domain(
+                        kind=key[0],
+                        name=key[1],
+                        size=self._domain_size.get(key, 0),
+                        away=tuple(sorted(away.values(), key=lambda case: case[0])),
+                    )
                 )
-            )
         return tuple(domains)
 
     @_write
@@ -236,12 +252,14 @@ class MemoryStore:
         for action in plan.actions:
             if action.key not in self.actions:
                 self.actions[action.key] = ActionRow(action=action, not_before=now)
-                self._pending[action.key] = self.actions[action.key]
+                if action.verb is not Verb.DRAIN:  # It waits for the agent, not for a lease.
+                    self._pending[action.key] = self.actions[action.key]
         self._write_holds(row, plan, now)
         row.story.extend(plan.story)
         for call, refusal in plan.calls_done:
             row.calls.pop(call, None)
             row.calls_done[call] = refusal
+        row.fence += 1
         row.committed_marks = read.marks
         row.next_wake = plan.next_wake
         return True
@@ -305,7 +323,7 @@ class MemoryStore:
         for row in self._pending.values():
             if len(taken) == limit:
                 break
-            if row.action.verb is Verb.DRAIN or not _claimable(row, now):
+            if not _claimable(row, now):
                 continue
             group = self.groups[row.action.group]
             machine = group.machines.get(row.action.machine)
@@ -398,7 +416,11 @@ class MemoryStore:
         extra = group.extras[machine.id]
         extra.address = status.address
         after = replace(
-            machine, image=status.image_version, kept=status.kept_version, boots=status.boots
+            machine,
+            image=status.image_version,
+            kept=status.kept_version,
+            boots=status.boots,
+            powered_off=status.power is Power.OFF,
         )
         if current:
             extra.watch_from = now
@@ -420,9 +442,12 @@ class MemoryStore:
         moments = [
             max(now, row.not_before if row.lease_until is None else row.lease_until)
             for row in self._pending.values()
-            if row.action.verb is not Verb.DRAIN
         ]
         return min(moments, default=None)
+
+    def pending_of(self, group: GroupId) -> list[str]:
+        """Keys of the group's actions that have not ended."""
+        return [key for key, row in self._pending.items() if row.action.group == group]
 
     # What was seen.
 
@@ -434,8 +459,6 @@ class MemoryStore:
         row = self.groups[group_id]
         before = row.machines[machine]
         extra = row.extras[machine]
-        if sighting.boots is not None and sighting.boots < before.boots:
-            return False  # It is older than what is known.
         after = self._seen(row, before, sighting, now)
         if sighting.address is not None:
             extra.address = sighting.address
@@ -451,8 +474,10 @@ class MemoryStore:
         after = before
         if sighting.image is not None:
             after = replace(after, image=sighting.image)
-        if sighting.boots is not None:
+        if sighting.boots is not None and sighting.boots > before.boots:
             after = replace(after, boots=sighting.boots)
+        if sighting.powered_off is not None:
+            after = replace(after, powered_off=sighting.powered_off)
         if sighting.phase is not None:
             after = replace(after, phase=sighting.phase)
         if sighting.skip is not None:
@@ -460,18 +485,23 @@ class MemoryStore:
         health = sighting.health
         if health is None or health is before.health:
             return after
+        if sighting.watch_from not in (None, row.extras[before.id].watch_from):
+            return after  # Seen before the machine's last work ended.
         after = replace(after, health=health, health_since=now)
         if health is Health.UNKNOWN:
-            if not self._in_work(row, before.id):
-                after = replace(after, lost_at=now, back_at=None)
-        elif before.lost_at is not None and before.back_at is None:
+            if not self._in_hand(row, before.id):
+                after = replace(after, lost_at=now)
+        elif health is not Health.INITIALIZING and _is_away(before):
+            # Also after work that began while it was away: it has been seen again.
             after = replace(after, back_at=now)
         return after
 
-    def _in_work(self, row: GroupRow, machine: MachineId) -> bool:
+    def _in_hand(self, row: GroupRow, machine: MachineId) -> bool:
+        if any(a.action.machine == machine and a.attempts for a in self._pending.values()):
+            return True
         for tasks in row.tasks.values():
             task = tasks.get(machine)
-            if task is not None and task.state in IN_HAND:
+            if task is not None and (task.state in IN_HAND or task.state is TaskState.BAKING):
                 return True
         return False
 
@@ -493,7 +523,7 @@ class MemoryStore:
             if group is None:
                 continue
             row = self.groups[group]
-            if row.machines[machine].lifecycle is not Lifecycle.PRESENT:
+            if row.machines[machine].lifecycle not in (Lifecycle.PRESENT, Lifecycle.CREATING):
                 continue
             extra = row.extras[machine]
             found.append(
@@ -525,7 +555,7 @@ class MemoryStore:
         row.machines[machine.id] = machine
         row.machines_sorted = None
         self.group_of[machine.id] = row.group.id
-        self._count_domains(before, machine)
+        self._count_domains(row.group, before, machine)
         self._recount(row, machine.id)
 
     def _forget_machine(self, row: GroupRow, machine: MachineId) -> None:
@@ -539,7 +569,7 @@ class MemoryStore:
             del row.claims[key]
         for action in [k for k, a in self._pending.items() if a.action.machine == machine]:
             self._pending.pop(action).state = ActionState.DONE
-        self._count_domains(before, None)
+        self._count_domains(row.group, before, None)
         self._recount(row, machine)
 
     def _recount(self, row: GroupRow, machine: MachineId) -> None:
@@ -558,35 +588,53 @@ class MemoryStore:
                         self.mark_row(waiting, since)
                         break
 
-    def _count_domains(self, before: Machine | None, after: Machine | None) -> None:
+    def _count_domains(self, group: Group, before: Machine | None, after: Machine | None) -> None:
         for machine, change in ((before, -1), (after, 1)):
-            if machine is None or machine.lifecycle is not Lifecycle.PRESENT:
-                continue
-            for domain in (("zone", machine.zone), ("host", machine.host)):
-                if domain[1]:
-                    self._domain_size[domain] = self._domain_size.get(domain, 0) + change
+            if machine is not None and machine.lifecycle is Lifecycle.PRESENT:
+                for key in _domains_of(group, machine):
+                    self._domain_size[key] = self._domain_size.get(key, 0) + change
         known = after or before
         assert known is not None
-        lost = (before and before.lost_at, before and before.back_at)
-        now_lost = (after and after.lost_at, after and after.back_at)
-        if lost == now_lost:
+        was, now_is = _case(before), _case(after)
+        if was == now_is:
             return
-        for domain in (("zone", known.zone), ("host", known.host)):
-            if after is None or after.lost_at is None:
-                self._away.get(domain, {}).pop(known.id, None)
+        for key in _domains_of(group, known):
+            if now_is is None:
+                self._away.get(key, {}).pop(known.id, None)
             else:
-                self._away.setdefault(domain, {})[known.id] = (after.lost_at, after.back_at)
-            self._wake_those_who_wait_for(domain, known.id)
+                self._away.setdefault(key, {})[known.id] = now_is
+        self._wake_those_who_wait_for_domains(group.id)
 
-    def _wake_those_who_wait_for(self, domain: tuple[str, str], machine: MachineId) -> None:
+    def _wake_those_who_wait_for_domains(self, group: GroupId) -> None:
         """A machine lost or back may end a `DOMAIN_LOST` of groups other than its own."""
         for row in self.groups.values():
-            if self.group_of.get(machine) == row.group.id:
+            if row.group.id == group:
                 continue
             for hold, since in row.holds.values():
                 if hold.reason is HoldReason.DOMAIN_LOST:
                     self.mark_row(row, since)
                     break
+
+
+def _domains_of(group: Group, machine: Machine) -> list[_DomainKey]:
+    keys = [("zone", machine.zone, "")] if machine.zone else []
+    if machine.host:
+        keys.append(("host", machine.host, ""))
+    if group.fault_domains > 1:
+        keys.append(("fault_domain", f"{machine.zone}/{machine.fault_domain}", group.id))
+    return keys
+
+
+def _is_away(machine: Machine) -> bool:
+    lost_at, back_at = machine.lost_at, machine.back_at
+    return lost_at is not None and (back_at is None or back_at < lost_at)
+
+
+def _case(machine: Machine | None) -> tuple[datetime, datetime | None] | None:
+    """When it was lost and came back, if it counts as a case of its domains."""
+    if machine is None or machine.lost_at is None or machine.lifecycle is not Lifecycle.PRESENT:
+        return None
+    return machine.lost_at, machine.back_at
 
 
 def _claimable(row: ActionRow, now: datetime) -> bool:
@@ -596,4 +644,8 @@ def _claimable(row: ActionRow, now: datetime) -> bool:
 
 
 def _nothing(name: str) -> None:
+    pass
+
+
+def _nobody(name: str, result: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
     pass

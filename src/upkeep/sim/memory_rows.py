@@ -95,6 +95,7 @@ class GroupRow:
     marked_at: datetime | None = None
     next_wake: datetime | None = None
     parked_until: datetime | None = None
+    # How often a plan was committed.
     fence: int = 0
     read_as: Group | None = None
     machines_sorted: tuple[Machine, ...] | None = None

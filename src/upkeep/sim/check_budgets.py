@@ -1,0 +1,153 @@
+"""Never more machines of a budget down by our doing than it allows.
+
+Two moments are watched.  When work is announced, the machines that are in our hands or, for so
+long that the server must know it, down by themselves must leave a place; a machine counts once.
+When a call takes a serving machine down, the machines we have down must be within the limit.
+Work that a person forced is excepted; a machine that is down already costs nothing more.
+"""
+
+from upkeep.core.model import Budget, BudgetId, Lifecycle, MachineId, Verb
+from upkeep.core.task import TaskState
+from upkeep.platforms.simulated import Call, SimulatedMachine
+from upkeep.sim.checkers import OURS, TAKES_DOWN, BlindChecker, Commit, Facts, RuleBroken
+from upkeep.sim.memory_rows import BudgetSelector
+from upkeep.sim.world import Truth
+
+
+def limit_of(budget: Budget, size: int) -> int:
+    """The limit as the documentation words it, worked out apart from the product's code."""
+    if budget.max_down is not None:
+        if not budget.percent:
+            return budget.max_down
+        return max(1, (size * budget.max_down) // 100)
+    assert budget.min_available is not None
+    needed = budget.min_available
+    if budget.percent:
+        needed = (size * budget.min_available + 99) // 100
+    return max(0, size - needed)
+
+
+class BudgetChecker(BlindChecker):
+    """See the module text.
+
+    `_busy` holds machines from the moment their work is announced until they serve again after
+    it; `_down` those that a call of ours has taken out of service.
+    """
+
+    def __init__(self, facts: Facts) -> None:
+        super().__init__(facts)
+        self._busy: dict[MachineId, str] = {}  # Machine id → rollout.
+        self._down: set[str] = set()  # Names.
+        self._forced: set[MachineId] = set()  # Machine ids whose present work was forced.
+        self._limits: dict[tuple[MachineId, BudgetId], int] = {}
+        self._rules = facts.drawing.budgets
+
+    def committed(self, commit: Commit) -> None:
+        for task, before in commit.moved:
+            rollout = self.facts.rollouts[task.rollout]
+            takes_down = rollout.verb in TAKES_DOWN
+            if task.state in OURS and before not in OURS and takes_down:
+                if before is TaskState.FAILED and task.machine not in self._busy:
+                    continue  # It goes back where it came from; it was down.
+                self._announced(task.machine, str(task.rollout), forced=rollout.force)
+            elif task.state in (TaskState.CANCELLED, TaskState.SKIPPED):
+                self._busy.pop(task.machine, None)
+        for machine in commit.plan.machines:
+            if machine.lifecycle in (Lifecycle.DELETED, Lifecycle.STOPPED):
+                self._busy.pop(machine.id, None)
+                self._down.discard(machine.name)
+
+    def _announced(self, machine: MachineId, rollout: str, *, forced: bool) -> None:
+        truth = self.facts.truth(machine)
+        if truth is None:
+            return
+        (self._forced.add if forced else self._forced.discard)(machine)
+        known_down = not truth.serves
+        for rule, selector in self._selecting(truth):
+            zone = truth.zone if rule.per_zone else ""
+            limit = limit_of(rule, self._size(rule, selector, zone))
+            self._limits[(machine, rule.id)] = limit
+            if forced or known_down or machine in self._busy:
+                continue
+            taken = self._taken(rule, selector, zone)
+            if len(taken) + 1 > limit:
+                raise RuleBroken(
+                    "BUDGET",
+                    f"{rollout} announces {truth.name}: budget {rule.id} {zone} allows {limit}, "
+                    f"and {sorted(taken)} are down or in hand",
+                )
+        self._busy[machine] = rollout
+
+    def _taken(self, rule: Budget, selector: BudgetSelector, zone: str) -> set[str]:
+        taken = set()
+        for truth in self.facts.world.machines.values():
+            if not self._is_in(truth, selector, zone) or not self._counts(truth):
+                continue
+            if truth.id in self._busy or self.facts.known_down(truth):
+                taken.add(truth.name)
+        return taken
+
+    def began(self, truth: Truth, call: Call) -> None:
+        if Verb(call.verb) not in TAKES_DOWN or not truth.serves:
+            return
+        self._down.add(truth.name)
+        task = self.facts.in_hand.get(truth.id)
+        if task is not None and self.facts.rollouts[task.rollout].force:
+            return
+        for rule, selector in self._selecting(truth):
+            zone = truth.zone if rule.per_zone else ""
+            now = limit_of(rule, self._size(rule, selector, zone))
+            limit = max(now, self._limits.get((truth.id, rule.id), 0))
+            down = sorted(
+                name
+                for name in self._down
+                if (other := self.facts.world.machines.get(name)) is not None
+                and self._is_in(other, selector, zone)
+                and other.id not in self._forced
+            )
+            if len(down) > limit:
+                raise RuleBroken(
+                    "BUDGET",
+                    f"{call.key} takes {truth.name} down: budget {rule.id} {zone} allows "
+                    f"{limit}, and by our doing {down} are down",
+                )
+
+    def serving(self, truth: Truth) -> None:
+        if not truth.serves or truth.platform.call is not None:
+            return
+        self._down.discard(truth.name)
+        task = self.facts.in_hand.get(truth.id)
+        if task is None or task.state not in (TaskState.ANNOUNCED, TaskState.DRAINING):
+            self._busy.pop(truth.id, None)
+
+    def ended(self, truth: Truth, call: Call, machine: SimulatedMachine) -> None:
+        # A call that failed before it touched the machine has taken nobody down.
+        if truth.serves:
+            self._down.discard(truth.name)
+
+    def _selecting(self, truth: Truth) -> list[tuple[Budget, BudgetSelector]]:
+        return [
+            (rule, selector)
+            for rule, selector in self._rules
+            if truth.group in selector.groups and selector.zone in ("", truth.zone)
+        ]
+
+    def _is_in(self, truth: Truth, selector: BudgetSelector, zone: str) -> bool:
+        return (
+            truth.group in selector.groups
+            and selector.zone in ("", truth.zone)
+            and zone in ("", truth.zone)
+        )
+
+    def _counts(self, truth: Truth) -> bool:
+        """It is meant to serve: made, and not stopped by a person."""
+        row = self.facts.store.groups[truth.group]
+        machine = row.machines.get(truth.id)
+        return machine is not None and machine.lifecycle is Lifecycle.PRESENT
+
+    def _size(self, rule: Budget, selector: BudgetSelector, zone: str) -> int:
+        return sum(
+            1
+            for truth in self.facts.world.machines.values()
+            if self._is_in(truth, selector, zone) and self._counts(truth)
+        )

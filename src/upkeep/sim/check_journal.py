@@ -1,0 +1,83 @@
+"""One intent for each action, one holder for each lease, one effect for each key.
+
+Compares what happens on the platform with the intents that were written and with the leases that
+were given; it keeps its own record of both.
+"""
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from upkeep.core.model import Verb
+from upkeep.engine.fleet_store import LeasedAction
+from upkeep.platforms.simulated import Call, Reach, SimulatedMachine
+from upkeep.sim.checkers import BlindChecker, Commit, Facts, RuleBroken
+from upkeep.sim.world import Truth
+
+_DISKS = frozenset({Verb.REPLACE_OS_DISK, Verb.SWITCH_BACK})
+
+
+class JournalChecker(BlindChecker):
+    def __init__(self, facts: Facts) -> None:
+        super().__init__(facts)
+        self._leases: dict[str, tuple[int, datetime | None]] = {}
+        self._highest: dict[str, int] = {}  # Machine name → fence given last.
+        self._begun: dict[str, tuple[int, int]] = {}  # Machine name → (order, fence) begun last.
+        self._order: dict[tuple[str, int], int] = {}  # (key, fence) → order of leases.
+        self._succeeded: set[str] = set()
+        self._disk: dict[str, tuple[str, str, str]] = {}
+        self._swapped: set[str] = set()
+
+    def committed(self, commit: Commit) -> None:
+        for action in commit.plan.actions:
+            known = self.facts.intents.get(action.key)
+            if known is not None:
+                raise RuleBroken("INTENT", f"{action.key} is intended a second time: {action}")
+            self.facts.intents[action.key] = action
+
+    def leased(self, taken: Sequence[LeasedAction], now: datetime, until: datetime) -> None:
+        for leased in taken:
+            key, name = leased.action.key, leased.machine_name
+            _, held_until = self._leases.get(key, (0, None))
+            if held_until is not None and held_until > now:
+                raise RuleBroken("LEASE", f"{key} is given away while it is leased")
+            if leased.fence <= self._highest.get(name, 0):
+                raise RuleBroken("FENCE", f"{key} gets fence {leased.fence}, not the highest")
+            self._highest[name] = leased.fence
+            self._leases[key] = (leased.fence, until)
+            self._order[(key, leased.fence)] = len(self._order)
+
+    def lease_moved(self, key: str, fence: int, until: datetime | None) -> None:
+        held, held_until = self._leases.get(key, (0, None))
+        if held == fence:
+            longer = until if until is None or held_until is None else max(until, held_until)
+            self._leases[key] = (fence, longer)
+
+    def began(self, truth: Truth, call: Call) -> None:
+        intent = self.facts.intents.get(call.key)
+        if intent is None or intent.verb.value != call.verb.value or intent.machine != truth.id:
+            raise RuleBroken("INTENT", f"{call.verb} of {truth.name} by {call.key}: {intent}")
+        if call.key in self._succeeded:
+            raise RuleBroken("ONCE", f"{call.key} has succeeded and begins again")
+        order = self._order.get((call.key, call.fence))
+        if order is None:
+            raise RuleBroken("LEASE", f"{call.key} begins without a lease")
+        last, fence = self._begun.get(truth.name, (-1, 0))
+        if order < last:
+            raise RuleBroken("FENCE", f"{call.key} with {call.fence} begins after {fence}")
+        self._begun[truth.name] = (order, call.fence)
+        machine = truth.platform
+        self._disk[truth.name] = (machine.image, machine.kept, machine.data)
+
+    def ended(self, truth: Truth, call: Call, machine: SimulatedMachine) -> None:
+        image, kept, data = self._disk.get(truth.name, ("", "", ""))
+        verb = Verb(call.verb)
+        if verb is not Verb.CREATE and machine.data != data:
+            raise RuleBroken("DATA", f"{call.key}: the data volume of {truth.name} is another")
+        if call.course.error is None:
+            self._succeeded.add(call.key)
+        if verb not in _DISKS or call.course.reach is not Reach.DONE:
+            return
+        if (machine.image, machine.kept) != (image, kept):
+            if call.key in self._swapped:
+                raise RuleBroken("ONCE", f"{call.key} changed the OS disk twice")
+            self._swapped.add(call.key)

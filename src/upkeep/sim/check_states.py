@@ -1,0 +1,133 @@
+"""What the rows say must be true, and nothing may be left lying about.
+
+A machine called updated has served on the target since the call ended; one called rolled back is
+on the version it had, which was healthy once; each outdated machine has an action or a hold; no
+hold has run out; no claim outlives the health of its machine.
+"""
+
+from upkeep.core.model import (
+    Hold,
+    Lifecycle,
+    Machine,
+    MachineId,
+    System,
+    Task,
+    Verb,
+)
+from upkeep.core.task import TaskState
+from upkeep.core.version import is_older, latest
+from upkeep.platforms.simulated import Call, SimulatedMachine
+from upkeep.sim.checkers import TAKES_DOWN, BlindChecker, Commit, Facts, RuleBroken
+from upkeep.sim.world import Truth
+
+
+class StateChecker(BlindChecker):
+    def __init__(self, facts: Facts) -> None:
+        super().__init__(facts)
+        # Machine → it has served since the last call that renewed it ended.
+        self._served: dict[str, bool] = {}
+        # (rollout, machine) → the image on the machine when its work began.
+        self._image_before: dict[tuple[str, str], str] = {}
+
+    def began(self, truth: Truth, call: Call) -> None:
+        if Verb(call.verb) in TAKES_DOWN or call.verb.value == Verb.START.value:
+            self._served[truth.name] = False
+
+    def ended(self, truth: Truth, call: Call, machine: SimulatedMachine) -> None:
+        self._served[truth.name] = truth.serves
+
+    def serving(self, truth: Truth) -> None:
+        if truth.serves and truth.platform.call is None:
+            self._served[truth.name] = True
+
+    def committed(self, commit: Commit) -> None:
+        for task, before in commit.moved:
+            self._task(task, before)
+        self._holds(commit)
+        for action in commit.plan.actions:
+            task = self.facts.tasks[(action.rollout, action.machine)]
+            if task.state is TaskState.ROLLING_BACK:
+                self._way_back(task, action.version)
+
+    def _task(self, task: Task, before: TaskState | None) -> None:
+        truth = self.facts.truth(task.machine)
+        if truth is None:
+            return
+        rollout = self.facts.rollouts[task.rollout]
+        key = (str(task.rollout), str(task.machine))
+        if task.state is TaskState.RUNNING:
+            self._image_before[key] = truth.platform.image
+        seen_well = task.state is TaskState.BAKING or (
+            task.state is TaskState.DONE and before is not TaskState.BAKING
+        )
+        if seen_well and rollout.verb in (Verb.RESTART, Verb.REPLACE_OS_DISK, Verb.START):
+            self._is_well(task, truth, rollout.target)
+        if task.state is TaskState.ROLLED_BACK and task.healed:
+            self._is_well(task, truth, self._image_before[key])
+
+    def _is_well(self, task: Task, truth: Truth, version: str) -> None:
+        if version and truth.platform.image != version:
+            raise RuleBroken(
+                "VERSION",
+                f"{task.rollout}: {truth.name} runs {truth.platform.image}, not {version}",
+            )
+        if not self._served.get(truth.name, True):
+            raise RuleBroken("SEEN_HEALTHY", f"{task.rollout}: {truth.name} has never served since")
+
+    def _way_back(self, task: Task, version: str) -> None:
+        group = self.facts.rollouts[task.rollout].group
+        before = self._image_before.get((str(task.rollout), str(task.machine)))
+        if version != before:
+            raise RuleBroken("ROLLBACK", f"{task.machine} goes to {version}, it had {before}")
+        if (self.facts.world.image_of(group), version) not in self.facts.world.once_healthy:
+            raise RuleBroken("ROLLBACK", f"{task.machine} goes to {version}, never healthy")
+
+    def _holds(self, commit: Commit) -> None:
+        holds: dict[tuple[MachineId, System], Hold] = {}
+        held = set()
+        for hold in commit.plan.holds:
+            if (hold.machine, hold.system) in holds:
+                raise RuleBroken("HOLD_TWICE", f"{hold.machine}: {hold.reason}")
+            holds[(hold.machine, hold.system)] = hold
+            held.add(hold.machine)
+            if hold.until is not None and hold.until <= commit.now:
+                raise RuleBroken("HOLD_PAST", f"{hold.machine}: {hold.reason} {hold.until}")
+        row = self.facts.store.groups[commit.plan.group.id]
+        target = latest(self.facts.store.catalogue.of(row.group.image_name))
+        if target is None:
+            return
+        for machine in row.machines.values():
+            if machine.id in held or not _outdated(machine, target):
+                continue
+            task = self.facts.in_hand.get(machine.id)
+            if task is None and not self._baking(row.tasks, machine.id):
+                raise RuleBroken("HELD", f"{machine.name} is outdated: no action and no hold")
+
+    def _baking(self, tasks: dict, machine: MachineId) -> bool:  # type: ignore[type-arg]
+        return any(
+            (task := found.get(machine)) is not None and task.state is TaskState.BAKING
+            for found in tasks.values()
+        )
+
+    def looked(self) -> None:
+        """Claims of machines that have been well for long, and holds that have run out."""
+        facts = self.facts
+        now, long = facts.kernel.now, 2 * facts.detect_s()
+        if now - facts.watched_since < long:
+            return
+        for row in facts.store.groups.values():
+            for budget, machine_id in row.claims:
+                truth = facts.truth(machine_id)
+                if truth is None:
+                    raise RuleBroken("CLAIM_LEFT", f"{budget}: {machine_id} does not exist")
+                if truth.serves and now - truth.since > long and machine_id not in facts.in_hand:
+                    health = row.machines[machine_id].health
+                    raise RuleBroken("CLAIM_LEFT", f"{budget}: {truth.name} is well ({health})")
+
+
+def _outdated(machine: Machine, target: str) -> bool:
+    return (
+        machine.lifecycle is Lifecycle.PRESENT
+        and bool(machine.image)
+        and is_older(machine.image, target)
+    )

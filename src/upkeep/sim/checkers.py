@@ -1,0 +1,182 @@
+"""What every checker sees, and what it raises.
+
+Checkers are separate objects.  They are told of everything that happens, compare it with the
+truth of the world and with what people asked for, and never ask the server what it thinks of a
+machine's health.  The plans they read are the journal: intents that were written.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Protocol
+
+from upkeep.core.model import Action, MachineId, Plan, Rollout, RolloutId, Task, Verb
+from upkeep.core.task import TaskState
+from upkeep.engine.fleet_store import LeasedAction
+from upkeep.platforms.simulated import Call, SimulatedMachine
+from upkeep.sim.drawing import Drawing
+from upkeep.sim.kernel import Kernel
+from upkeep.sim.memory import MemoryStore
+from upkeep.sim.world import Truth, World
+
+# Verbs that end a machine's service for a while.
+TAKES_DOWN = frozenset(
+    {Verb.STOP, Verb.RESTART, Verb.REPLACE_OS_DISK, Verb.SWITCH_BACK, Verb.DELETE}
+)
+
+# While a task is in one of these, its machine is in our hands.
+OURS = frozenset(
+    {
+        TaskState.ANNOUNCED,
+        TaskState.DRAINING,
+        TaskState.RUNNING,
+        TaskState.VERIFYING,
+        TaskState.ROLLING_BACK,
+    }
+)
+
+
+class RuleBroken(Exception):
+    """A checker has seen what must never happen."""
+
+    def __init__(self, rule: str, detail: str) -> None:
+        super().__init__(f"{rule}: {detail}")
+        self.rule = rule
+        self.detail = detail
+
+
+@dataclass(slots=True, kw_only=True)
+class Facts:
+    """Shared by all checkers: the world, what was asked for, and the journal so far.
+
+    Attributes:
+        in_hand: the task that has a machine in our hands; overlaps: two had it at once.
+        tasks, rollouts: as last written, also those that have ended.
+        intents: every action ever written, by key.
+        paused: groups and rollouts that a person holds at this moment.
+        cancelled: rollouts that a person has cancelled.
+        watched_since: health has been watched without a gap, and messages have come through
+            since then.
+        wall_differs: the wall clock and the engine's time differ by this, unaccepted.
+        healed: the faults are over; now everything must come to rest.
+    """
+
+    drawing: Drawing
+    kernel: Kernel
+    world: World
+    store: MemoryStore
+    tasks: dict[tuple[RolloutId, MachineId], Task] = field(default_factory=dict)
+    in_hand: dict[MachineId, Task] = field(default_factory=dict)
+    overlaps: list[tuple[Task, Task]] = field(default_factory=list)
+    rollouts: dict[RolloutId, Rollout] = field(default_factory=dict)
+    intents: dict[str, Action] = field(default_factory=dict)
+    paused: set[str] = field(default_factory=set)
+    cancelled: set[str] = field(default_factory=set)
+    watched_since: float = 0.0
+    wall_differs: timedelta = timedelta(0)
+    names: dict[str, str] = field(default_factory=dict)  # Machine id → name.
+
+    def truth(self, machine: str) -> Truth | None:
+        return self.world.machines.get(self.names.get(machine, ""))
+
+    def detect_s(self) -> float:
+        """After so long everybody who watches must know that a machine is down.
+
+        A process that has just begun to watch takes an agent's interval to be five minutes and
+        waits for three of them; then come grace period and probes.
+        """
+        drawing = self.drawing
+        return 900 + 5.0 * drawing.agent_s + 180 + 5 * drawing.probe_s + 120 + 3 * drawing.tick_s
+
+    def known_down(self, truth: Truth) -> bool:
+        """Down, and for so long that the server must know."""
+        now, long = self.kernel.now, self.detect_s()
+        return not truth.serves and now - truth.since > long and now - self.watched_since > long
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Commit:
+    """One plan that was written.
+
+    Attributes:
+        now: the engine's time of the plan.
+        moved: tasks whose state it changed, with the state before (None: the task is new).
+    """
+
+    plan: Plan
+    now: datetime
+    moved: tuple[tuple[Task, TaskState | None], ...]
+
+
+class Checker(Protocol):
+    """A checker implements what it needs of these; `BlindChecker` has them all empty."""
+
+    def committed(self, commit: Commit) -> None: ...
+
+    def leased(self, taken: Sequence[LeasedAction], now: datetime, until: datetime) -> None: ...
+
+    def lease_moved(self, key: str, fence: int, until: datetime | None) -> None: ...
+
+    def began(self, truth: Truth, call: Call) -> None: ...
+
+    def ended(self, truth: Truth, call: Call, machine: SimulatedMachine) -> None: ...
+
+    def serving(self, truth: Truth) -> None: ...
+
+    def looked(self) -> None: ...
+
+
+class BlindChecker:
+    """Sees nothing."""
+
+    def __init__(self, facts: Facts) -> None:
+        self.facts = facts
+
+    def committed(self, commit: Commit) -> None:
+        """A plan was written."""
+
+    def leased(self, taken: Sequence[LeasedAction], now: datetime, until: datetime) -> None:
+        """A process was given actions."""
+
+    def lease_moved(self, key: str, fence: int, until: datetime | None) -> None:
+        """A lease was extended, or ended (None)."""
+
+    def began(self, truth: Truth, call: Call) -> None:
+        """A call began on the platform; the machine is as it was before."""
+
+    def ended(self, truth: Truth, call: Call, machine: SimulatedMachine) -> None:
+        """A call came to its end; the machine is as it is after."""
+
+    def serving(self, truth: Truth) -> None:
+        """A machine begins or ceases to serve."""
+
+    def looked(self) -> None:
+        """Now and then, for what must not last."""
+
+
+def learn(facts: Facts, plan: Plan, now: datetime) -> Commit:
+    """Enter a written plan in the facts; answers what the checkers are told of it."""
+    for machine in plan.machines:
+        facts.names[machine.id] = machine.name
+    for rollout in plan.rollouts:
+        facts.rollouts[rollout.id] = rollout
+    moved = []
+    # Those that end first: a machine may pass from one rollout to the next in one plan.
+    for task in sorted(plan.tasks, key=lambda task: task.state in OURS):
+        key = (task.rollout, task.machine)
+        before = facts.tasks.get(key)
+        facts.tasks[key] = task
+        if before is None or before.state is not task.state:
+            moved.append((task, None if before is None else before.state))
+        _enter_in_hand(facts, task)
+    return Commit(plan=plan, now=now, moved=tuple(moved))
+
+
+def _enter_in_hand(facts: Facts, task: Task) -> None:
+    held = facts.in_hand.get(task.machine)
+    if task.state in OURS:
+        if held is not None and held.rollout != task.rollout:
+            facts.overlaps.append((held, task))
+        facts.in_hand[task.machine] = task
+    elif held is not None and held.rollout == task.rollout:
+        del facts.in_hand[task.machine]

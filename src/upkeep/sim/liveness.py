@@ -1,0 +1,91 @@
+"""When everything is healed, everything must come to rest: at the newest version, or held for good.
+
+`unrest` lists what has not: it is asked every few hours, and must be empty within the bound.
+"""
+
+from upkeep.core.budget import is_down
+from upkeep.core.model import Health, HoldReason, Lifecycle, Machine, System
+from upkeep.core.version import is_older, latest
+from upkeep.sim.check_budgets import limit_of
+from upkeep.sim.checkers import Facts
+from upkeep.sim.drawing import BAD
+from upkeep.sim.memory_rows import GroupRow
+
+# With these a machine may be left for good: a person must do something.
+FOR_GOOD = frozenset(
+    {
+        HoldReason.AUTO_UPGRADE_OFF,
+        HoldReason.VERSION_BAD,
+        HoldReason.ROLLOUT_CANCELLED,
+        HoldReason.RETRIES_SPENT,
+        HoldReason.PROTECTED,
+        HoldReason.OPTED_OUT,
+        HoldReason.SKIP_REQUESTED,
+    }
+)
+_BUDGETS = frozenset({HoldReason.BUDGET_SPENT, HoldReason.BUDGET_RESERVED})
+
+
+def unrest(facts: Facts) -> list[str]:
+    """What is not at rest, a line each."""
+    found = []
+    for row in facts.store.groups.values():
+        target = latest(facts.store.catalogue.of(row.group.image_name))
+        assert target is not None
+        for machine in row.sorted_machines():
+            found += _machine(facts, row, machine, target)
+        for budget, machine_id in row.claims:
+            if row.machines[machine_id].health is Health.HEALTHY:
+                found.append(f"{machine_id} is well and keeps its claim on {budget}")
+        for action in facts.store.pending_of(row.group.id):
+            found.append(f"{action} is still to be done")
+    return found
+
+
+def _machine(facts: Facts, row: GroupRow, machine: Machine, target: str) -> list[str]:
+    if machine.lifecycle is Lifecycle.STOPPED:
+        return []
+    if machine.lifecycle is not Lifecycle.PRESENT:
+        return [f"{machine.name} is still {machine.lifecycle}"]
+    truth = facts.truth(machine.id)
+    if truth is None:
+        return [f"{machine.name} does not exist"]
+    holds = [hold for (key, _), (hold, _) in row.holds.items() if key == machine.id]
+    if machine.image != truth.platform.image:
+        return [f"{machine.name}: the row says {machine.image}, it runs {truth.platform.image}"]
+    lost_for_good = truth.behaviour in BAD and not truth.serves
+    if lost_for_good and machine.health is Health.UNKNOWN:
+        return []  # Its image has cut it off: no action can be proposed, and a hold says so.
+    if is_older(machine.image, target):
+        return [
+            f"{machine.name} runs {machine.image}, not {target}: {hold.reason}"
+            for hold in holds or ()
+            if hold.system is System.OS_IMAGE and not _is_for_good(facts, row, hold)
+        ] or ([] if holds else [f"{machine.name} runs {machine.image} without a hold"])
+    if machine.health is Health.HEALTHY:
+        return []
+    return [f"{machine.name} is {machine.health} (in truth it serves: {truth.serves})"]
+
+
+def _is_for_good(facts: Facts, row: GroupRow, hold) -> bool:  # type: ignore[no-untyped-def]
+    if hold.reason in FOR_GOOD:
+        return True
+    if hold.reason in _BUDGETS:
+        return _is_spent_for_good(facts, hold.budget)
+    ill = [m for m in row.machines.values() if is_down(m)]
+    if hold.reason in (HoldReason.RETRY_LATER, HoldReason.NOT_IN_ROLLOUT, HoldReason.BATCH_OPEN):
+        # Machines that nobody can heal stop each attempt, or hold the places before this one.
+        return len(ill) > 1
+    return False
+
+
+def _is_spent_for_good(facts: Facts, budget: str) -> bool:
+    """It allows nobody down, or those who are down have been given up."""
+    row = facts.store.budgets[budget]  # type: ignore[index]
+    sizes: dict[str, int] = {}
+    used: dict[str, int] = {}
+    for (_, zone), count in row.size.items():
+        sizes[zone] = sizes.get(zone, 0) + count
+    for (_, zone), count in row.used.items():
+        used[zone] = used.get(zone, 0) + count
+    return any(used.get(zone, 0) >= limit_of(row.rule, size) for zone, size in sizes.items())

@@ -1,0 +1,221 @@
+"""The people: they ask for things, change their minds, hold and cancel, and put clocks right.
+
+What they asked for is entered in the facts, so that the checkers know what they wanted.
+"""
+
+from collections.abc import Callable
+from datetime import datetime
+from functools import partial
+
+from upkeep.core.model import (
+    GroupId,
+    GroupKind,
+    Lifecycle,
+    Machine,
+    MachineId,
+    OperatorCall,
+    RolloutId,
+    RolloutState,
+    System,
+    Verb,
+)
+from upkeep.core.version import ImageVersion
+from upkeep.sim.checkers import Facts
+from upkeep.sim.drawing import DAY, Drawing
+from upkeep.sim.hosting import Hosting
+from upkeep.sim.kernel import Kernel, moment, stream
+from upkeep.sim.memory_operator import MemoryOperator
+from upkeep.sim.replica import Replica
+
+_DOINGS = (
+    "restart",
+    "restart",
+    "forced_restart",
+    "stop",
+    "delete",
+    "start_rollout",
+    "start_rollout",
+    "cancel",
+    "cancel",
+    "pause_group",
+    "pause_rollout",
+    "capacity",
+    "protect",
+)
+# With blame measured, nobody lends a hand.
+_QUIET = ("restart", "stop")
+
+
+class Person:
+    def __init__(self, drawing: Drawing, kernel: Kernel, facts: Facts, hosting: Hosting) -> None:
+        self._kernel = kernel
+        self._facts = facts
+        self._store = facts.store
+        self._operator = MemoryOperator(facts.store)
+        self._hosting = hosting
+        self._draws = stream(drawing.seed, "person")
+        self._calls = 0
+        self._drawing = drawing
+        quiet = drawing.options.bad_versions
+        for _ in range(self._draws.randint(0, 6 if quiet else 14)):
+            doing = self._draws.choice(_QUIET if quiet else _DOINGS)
+            at = self._draws.uniform(0, drawing.days) * DAY
+            kernel.at(at, partial(self._do, doing))
+        kernel.at(3_600, self._look_at_clocks)
+
+    def _do(self, doing: str) -> None:
+        getattr(self, f"_{doing}")(self._group())
+
+    def _now(self) -> datetime:
+        awake = self._hosting.awake()
+        return awake[0].engine_now() if awake else moment(self._kernel.now)
+
+    def _group(self) -> GroupId:
+        return self._draws.choice(self._drawing.groups).group.id
+
+    def _call(
+        self, group: GroupId, verb: Verb, machines: tuple[MachineId, ...], *, force: bool = False
+    ) -> None:
+        self._calls += 1
+        call = OperatorCall(
+            id=f"call_{self._calls:04d}", verb=verb, machines=machines, force=force, actor="person"
+        )
+        self._kernel.tell(f"person: {verb} {len(machines)} of {group}" + (" forced" * force))
+        self._operator.add_call(group, call, now=self._now())
+
+    def _some(self, group: GroupId, lifecycle: Lifecycle, most: int) -> tuple[MachineId, ...]:
+        row = self._store.groups[group]
+        found = [m.id for m in row.sorted_machines() if m.lifecycle is lifecycle]
+        count = min(len(found), self._draws.randint(1, most))
+        return tuple(sorted(self._draws.sample(found, count)))
+
+    def _restart(self, group: GroupId) -> None:
+        if chosen := self._some(group, Lifecycle.PRESENT, 5):
+            self._call(group, Verb.RESTART, chosen)
+
+    def _forced_restart(self, group: GroupId) -> None:
+        if chosen := self._some(group, Lifecycle.PRESENT, 3):
+            self._call(group, Verb.RESTART, chosen, force=True)
+
+    def _stop(self, group: GroupId) -> None:
+        if chosen := self._some(group, Lifecycle.PRESENT, 2):
+            self._call(group, Verb.STOP, chosen)
+            self._kernel.after(
+                self._draws.uniform(1, 24) * 3_600, lambda: self._start_stopped(group)
+            )
+
+    def _start_stopped(self, group: GroupId) -> None:
+        if chosen := self._some(group, Lifecycle.STOPPED, 4):
+            self._call(group, Verb.START, chosen)
+
+    def _delete(self, group: GroupId) -> None:
+        chosen = self._some(group, Lifecycle.PRESENT, 2)
+        if chosen and len(self._store.groups[group].machines) > len(chosen):
+            self._call(group, Verb.DELETE, chosen)
+
+    def _start_rollout(self, group: GroupId) -> None:
+        self._call(group, Verb.REPLACE_OS_DISK, (), force=self._draws.random() < 0.15)
+
+    def _cancel(self, group: GroupId) -> None:
+        self._when_rolling(group, self._cancel_one)
+
+    def _cancel_one(self, group: GroupId) -> None:
+        for rollout in list(self._store.groups[group].open.values()):
+            if rollout.system is System.OS_IMAGE and rollout.state is RolloutState.RUNNING:
+                self._kernel.tell(f"person: cancels {rollout.id}")
+                self._facts.cancelled.add(rollout.id)
+                self._operator.change_rollout(rollout.id, now=self._now(), cancel_requested=True)
+
+    def _when_rolling(
+        self, group: GroupId, then: Callable[[GroupId], None], tries: int = 60
+    ) -> None:
+        """People cancel and pause what is going on: wait a while for something to go on."""
+        row = self._store.groups[group]
+        if any(r.system is System.OS_IMAGE for r in row.open.values()):
+            self._kernel.after(self._draws.uniform(0, 900), lambda: then(group))
+        elif tries:
+            self._kernel.after(1_800, lambda: self._when_rolling(group, then, tries - 1))
+
+    def _pause_group(self, group: GroupId) -> None:
+        self._when_rolling(group, self._pause_group_now)
+
+    def _pause_group_now(self, group: GroupId) -> None:
+        self._kernel.tell(f"person: pauses {group}")
+        self._facts.paused.add(group)
+        self._operator.change_group(group, now=self._now(), paused=True)
+        self._kernel.after(self._draws.uniform(0.2, 8) * 3_600, lambda: self._resume_group(group))
+
+    def _resume_group(self, group: GroupId) -> None:
+        if group in self._facts.paused:
+            self._kernel.tell(f"person: resumes {group}")
+            self._facts.paused.discard(group)
+            self._operator.change_group(group, now=self._now(), paused=False)
+
+    def _pause_rollout(self, group: GroupId) -> None:
+        self._when_rolling(group, self._pause_rollout_now)
+
+    def _pause_rollout_now(self, group: GroupId) -> None:
+        for rollout in list(self._store.groups[group].open):
+            self._kernel.tell(f"person: pauses {rollout}")
+            self._facts.paused.add(rollout)
+            self._operator.change_rollout(rollout, now=self._now(), paused=True)
+            wait = self._draws.uniform(0.2, 8) * 3_600
+            self._kernel.after(wait, partial(self._resume_rollout, rollout))
+
+    def _resume_rollout(self, rollout: RolloutId) -> None:
+        if rollout in self._facts.paused:
+            self._facts.paused.discard(rollout)
+            self._operator.change_rollout(rollout, now=self._now(), paused=False)
+
+    def _capacity(self, group: GroupId) -> None:
+        row = self._store.groups[group]
+        if row.group.kind is GroupKind.SCALE_SET:
+            capacity = max(1, row.group.capacity + self._draws.choice((-3, -1, 1, 2, 5)))
+            self._kernel.tell(f"person: {group} shall have {capacity} machines")
+            self._operator.change_group(group, now=self._now(), capacity=capacity)
+
+    def _protect(self, group: GroupId) -> None:
+        for machine in self._some(group, Lifecycle.PRESENT, 1):
+            self._operator.change_machine(machine, now=self._now(), protected=True)
+
+    def _look_at_clocks(self) -> None:
+        """Somebody on duty: a step that lasts is looked at and accepted."""
+        for replica in list(self._hosting.awake()):
+            replica.guarded(partial(self._accept, replica))
+        self._kernel.after(3 * 3_600, self._look_at_clocks)
+
+    def _accept(self, replica: Replica, *, always: bool = False) -> None:
+        assert replica.clock is not None
+        if replica.clock.stepped() is not None and (always or self._draws.random() < 0.5):
+            step = replica.accept_step()
+            self._kernel.tell(f"person: accepts a clock step of {step.total_seconds():.0f} s")
+            for group in self._store.groups:
+                self._store.mark_group(group, now=replica.engine_now())
+
+    def heal(self, *, cure: str) -> None:
+        """Everything is resumed, restarted and cured; from now on nobody does anything."""
+        for group in list(self._store.groups):
+            self._resume_group(group)
+            for rollout in list(self._store.groups[group].open):
+                self._resume_rollout(rollout)
+        for image in self._drawing.images:
+            self._operator.publish(image, ImageVersion(version=cure), now=self._now())
+        self.put_right()
+
+    def put_right(self) -> None:
+        """What a person does every few hours: accept clocks, restart what hangs."""
+        for replica in list(self._hosting.awake()):
+            replica.guarded(partial(self._accept, replica, always=True))
+        for group, row in self._store.groups.items():
+            hung = tuple(m.id for m in row.sorted_machines() if self._hangs(m))
+            if hung:
+                self._call(group, Verb.RESTART, hung)
+
+    def _hangs(self, machine: Machine) -> bool:
+        truth = self._facts.truth(machine.id)
+        return (
+            machine.lifecycle is Lifecycle.PRESENT
+            and truth is not None
+            and self._facts.known_down(truth)
+            and machine.id not in self._facts.in_hand
+        )

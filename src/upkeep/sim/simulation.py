@@ -1,0 +1,328 @@
+"""One world from its seed to its end: safety with faults, then rest without them.
+
+`run(seed, options)` answers a `Result`; a broken rule is part of it.  The code that decides is
+the product's: core, engine, health watch.  Only time, the platform and the store are ours.
+"""
+
+import traceback
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+from typing import Any
+
+from upkeep.core.model import MachineId, Verb
+from upkeep.core.version import ImageVersion
+from upkeep.platforms.simulated import Course, SimulatedMachine, SimulatedPlatform
+from upkeep.platforms.simulated import Verb as PlatformVerb
+from upkeep.sim.check_budgets import BudgetChecker
+from upkeep.sim.check_journal import JournalChecker
+from upkeep.sim.check_starts import BatchChecker, StartChecker
+from upkeep.sim.check_states import StateChecker
+from upkeep.sim.checkers import Checker, Facts, RuleBroken, learn
+from upkeep.sim.drawing import DAY, Drawing, Options, draw
+from upkeep.sim.faults import Faults
+from upkeep.sim.hosting import Hosting
+from upkeep.sim.kernel import Kernel, moment, stream
+from upkeep.sim.liveness import unrest
+from upkeep.sim.memory import MemoryStore
+from upkeep.sim.memory_operator import MemoryOperator
+from upkeep.sim.person import Person
+from upkeep.sim.replica import Blocked, Site, WallClock
+from upkeep.sim.verdicts import Verdicts
+from upkeep.sim.witnesses import Messages
+from upkeep.sim.world import PlatformWatcher, Truth, World, first_machine
+
+# After the faults are over: a retry may wait a day, a window comes once a day, and a large group
+# with small batches, pauses and bake times takes days.
+REST_DAYS_MAX = 30
+REST_LOOK_S = 6 * 3_600.0
+CURE = "9.0.0"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """What became of one world.
+
+    Attributes:
+        rule: the broken one; empty if none was.
+        met: how often each kind of fault met each task state.
+    """
+
+    seed: int
+    rule: str = ""
+    detail: str = ""
+    lines: tuple[str, ...] = ()
+    digest: str = ""
+    machines: int = 0
+    days: float = 0.0
+    events: int = 0
+    plans: int = 0
+    met: Counter[tuple[str, str]] = field(default_factory=Counter)
+    verdicts: Verdicts = field(default_factory=Verdicts)
+
+
+def run(seed: int, options: Options) -> Result:
+    simulation = Simulation(draw(seed, options))
+    rule = detail = ""
+    try:
+        simulation.run()
+    except RuleBroken as broken:
+        rule, detail = broken.rule, broken.detail
+    except Exception as error:
+        rule, detail = "EXCEPTION", "".join(traceback.format_exception(error))
+    kernel = simulation.kernel
+    return Result(
+        seed=seed,
+        rule=rule,
+        detail=detail,
+        lines=tuple(kernel.last_lines),
+        digest=kernel.digest(),
+        machines=sum(len(g.machines) for g in simulation.drawing.groups),
+        days=kernel.now / DAY,
+        events=kernel.events,
+        plans=simulation.plans,
+        met=simulation.faults.met,
+        verdicts=simulation.verdicts,
+    )
+
+
+class Simulation:
+    def __init__(self, drawing: Drawing) -> None:
+        self.drawing = drawing
+        self.kernel = Kernel()
+        self.world = World(drawing, self.kernel)
+        self.store = MemoryStore()
+        self.plans = 0
+        self.facts = Facts(drawing=drawing, kernel=self.kernel, world=self.world, store=self.store)
+        self.watcher = PlatformWatcher(self.world)
+        self.platform = SimulatedPlatform(
+            courses=self._course,
+            monotonic=lambda: self.kernel.now,
+            wait_until=self._wait_until,
+            watcher=self.watcher,
+        )
+        self._agents = stream(drawing.seed, "agents")
+        self.site = Site(
+            kernel=self.kernel,
+            world=self.world,
+            store=self.store,
+            platform=self.platform,
+            wall=WallClock(self.kernel),
+            messages=Messages(),
+            draws=stream(drawing.seed, "processes"),
+            tick_s=drawing.tick_s,
+        )
+        self.hosting = Hosting(
+            self.site, self.facts, stream(drawing.seed, "hosting"), self._set_changed
+        )
+        self._changed = True
+        self._furnish()
+        self.faults: Faults = Faults(drawing, self.site, self.hosting, self.facts)
+        self.person = Person(drawing, self.kernel, self.facts, self.hosting)
+        self.verdicts = Verdicts()
+        self.checkers: list[Checker] = [
+            BudgetChecker(self.facts),
+            StartChecker(self.facts),
+            BatchChecker(self.facts),
+            JournalChecker(self.facts),
+            StateChecker(self.facts),
+        ]
+        self._connect()
+
+    def _furnish(self) -> None:
+        """Groups, machines, budgets and the first version; then everything in its time."""
+        operator = MemoryOperator(self.store)
+        now = moment(0)
+        for drawing in self.drawing.groups:
+            group = drawing.group
+            operator.add_group(
+                group, drawing.machines, probe=drawing.probe, source=drawing.source, now=now
+            )
+            operator.set_times(
+                group.id, windows=drawing.windows, blackouts=drawing.blackouts, now=now
+            )
+            for machine in drawing.machines:
+                first = first_machine(
+                    machine.name, machine.id, group.image_name, self.drawing.first_version
+                )
+                self.platform.machines[machine.name] = first
+                self.world.add(first, group.id, machine.zone, machine.host, machine.id)
+                self.facts.names[machine.id] = machine.name
+        for rule, selector in self.drawing.budgets:
+            operator.add_budget(rule, selector)
+        for image in self.drawing.images:
+            first_version = ImageVersion(version=self.drawing.first_version)
+            operator.publish(image, first_version, now=now)
+        self._operator = operator
+        for publication in self.drawing.publications:
+            entry = ImageVersion(version=publication.version)
+            self._publish_at(publication.at, publication.image, entry)
+            if publication.excluded_at is not None:
+                excluded = replace(entry, excluded=True)
+                self._publish_at(publication.excluded_at, publication.image, excluded)
+
+    def _publish_at(self, at: float, image: str, version: ImageVersion) -> None:
+        def publish() -> None:
+            self.kernel.tell(
+                f"published: {image} {version.version}" + " excluded" * version.excluded
+            )
+            self._operator.publish(image, version, now=moment(self.kernel.now))
+
+        self.kernel.at(at, publish)
+
+    def _connect(self) -> None:
+        self.store.before = self.faults.before_write
+        self.store.after = self.faults.after_write
+        self.store.wrote = self._wrote
+        self.kernel.after_each = self._after_each
+        self.world.on_visible = self._visible
+        self.watcher.adopt = self._adopt
+        for checker in self.checkers:
+            self.world.on_serving.append(checker.serving)
+            self.watcher.on_began.append(checker.began)
+            self.watcher.on_ended.append(checker.ended)
+        self.watcher.on_began.append(
+            lambda truth, call: self.kernel.tell(f"{call.key} begins, fence {call.fence}")
+        )
+        self.watcher.on_ended.append(
+            lambda truth, call, machine: self.kernel.tell(
+                f"{call.key} ends: {call.course.error or 'done'}; runs {machine.image}"
+            )
+        )
+
+    # Running.
+
+    def run(self) -> None:
+        self.hosting.start()
+        end = self.drawing.days * DAY
+        while self.kernel.now < end:
+            self.kernel.run_until(min(end, self.kernel.now + REST_LOOK_S))
+            self._look()
+        self.kernel.tell("the faults are over")
+        self.faults.heal()
+        if not self.hosting.awake():
+            self.hosting.start()
+        self.person.heal(cure=CURE)
+        self._set_changed()
+        self._come_to_rest(end)
+
+    def _come_to_rest(self, end: float) -> None:
+        left: list[str] = []
+        while self.kernel.now < end + REST_DAYS_MAX * DAY:
+            self.kernel.run_until(self.kernel.now + REST_LOOK_S)
+            self._look()
+            left = unrest(self.facts)
+            if not left:
+                self.verdicts.close(self.facts)
+                return
+            self.person.put_right()
+            self._after_each()
+        raise RuleBroken("REST", f"{len(left)} things have not come to rest: {left[:5]}")
+
+    def _look(self) -> None:
+        for checker in self.checkers:
+            checker.looked()
+
+    def _wait_until(self, end: float) -> None:
+        if self.kernel.now < end:
+            raise Blocked(end)
+
+    def _course(self, verb: PlatformVerb, name: str, key: str, fence: int) -> Course:
+        return self.faults.course(verb, name, key, fence)
+
+    def _set_changed(self) -> None:
+        self._changed = True
+
+    def _after_each(self) -> None:
+        """Whoever may have work now is woken on its own grid."""
+        if not self._changed:
+            return
+        self._changed = False
+        due = self.store.next_wake()
+        for replica in list(self.hosting.replicas):
+            if replica.alive and replica.clock is not None:
+                actions = self.store.next_action_at(moment(0))
+                replica.wake(due, actions)
+
+    # What was written.
+
+    def _wrote(self, name: str, result: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        self._changed = True
+        if name == "commit_plan" and result:
+            self._committed(args[0], kwargs["now"])
+        elif name == "claim_actions" and result:
+            for checker in self.checkers:
+                checker.leased(result, kwargs["now"], kwargs["lease_until"])
+        elif name == "extend_lease" and result:
+            self._lease_moved(args[0], kwargs["fence"], kwargs["lease_until"])
+        elif name in ("retry_action", "finish_action"):
+            self._lease_moved(args[0], kwargs["fence"], None)
+        elif name == "park_group":
+            raise RuleBroken("OUR_MISTAKE", kwargs["trace"])
+
+    def _lease_moved(self, key: str, fence: int, until: Any) -> None:
+        for checker in self.checkers:
+            checker.lease_moved(key, fence, until)
+
+    def _committed(self, plan: Any, now: Any) -> None:
+        self.plans += 1
+        replica = self.hosting.current
+        if replica is not None:
+            differs = self.site.wall.now() - now - replica.accepted
+            self.facts.wall_differs = differs
+        else:
+            self.facts.wall_differs = timedelta(0)
+        commit = learn(self.facts, plan, now)
+        for line in plan.story:
+            self.kernel.tell(f"{plan.group.id}: {line}")
+        for call, refusal in plan.calls_done:
+            self.kernel.tell(f"{plan.group.id}: {call} {refusal or 'accepted'}")
+        for checker in self.checkers:
+            checker.committed(commit)
+        self.verdicts.committed(commit, self.facts)
+        self.faults.committed(commit)
+        for action in plan.actions:
+            if action.verb is Verb.DRAIN:
+                self._drain(action.key, action.machine)
+        if plan.machines:
+            self.kernel.after(1.0, self._reload)
+
+    def _drain(self, key: str, machine: MachineId) -> None:
+        """The agent moves the machine's work away, if it hears of it; some never end."""
+        truth = self.facts.truth(machine)
+        if truth is None or self._agents.random() < 0.2:
+            return
+
+        def drained() -> None:
+            if self.world.agent_alive(truth) and self.hosting.awake():
+                now = self.hosting.awake()[0].engine_now()
+                self.store.record_drained(key, now=now)
+
+        self.kernel.after(self._agents.uniform(5, 300), drained)
+
+    def _reload(self) -> None:
+        watcher = self.hosting.watcher()
+        if watcher is not None and watcher.witnesses is not None:
+            watcher.guarded(watcher.witnesses.reload)
+
+    def _visible(self, truth: Truth) -> None:
+        watcher = self.hosting.watcher()
+        if watcher is not None and watcher.witnesses is not None:
+            witnesses = watcher.witnesses
+            self._guarded_later(lambda: watcher.guarded(lambda: witnesses.stir(truth)))
+
+    def _guarded_later(self, work: Callable[[], None]) -> None:
+        """Not within the write that may have caused it."""
+        self.kernel.after(0.0, work)
+
+    def _adopt(self, machine: SimulatedMachine) -> Truth:
+        """A machine that the platform has just been asked to make."""
+        key = MachineId(machine.spec.uuid)
+        group = self.store.group_of[key]
+        row = self.store.groups[group].machines[key]
+        truth = self.world.add(machine, group, row.zone, row.host, key)
+        truth.serves, truth.since = False, self.kernel.now
+        truth.seen = (0, False, False)
+        self.facts.names[key] = row.name
+        return truth
