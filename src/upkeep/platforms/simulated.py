@@ -227,10 +227,10 @@ class SimulatedPlatform:
         call = Call(verb=verb, key=key, fence=fence, ends_at=ends_at, course=course, image=image)
         machine.call = call
         self._watcher.began(machine, call)
-        if course.reach is not Reach.NOTHING and machine.power is Power.RUNNING:
-            if verb is not Verb.START:
-                machine.power = Power.OFF
-                self._watcher.changed(machine, call)
+        stops = course.reach is not Reach.NOTHING and verb is not Verb.START
+        if stops and machine.power is Power.RUNNING:
+            machine.power = Power.OFF
+            self._watcher.changed(machine, call)
         return call
 
     def end_call(self, machine: SimulatedMachine, call: Call) -> None:
@@ -240,8 +240,8 @@ class SimulatedPlatform:
             DriverError(FENCED): a newer call has taken the machine over.
         """
         if machine.call is not call:
-            _refuse_older(machine, call.fence, or_equal=True)
-            return
+            detail = f"{machine.spec.name}: another call has begun since"
+            raise DriverError(DriverErrorKind.FENCED, detail, retryable=False)
         machine.call = None
         if call.course.reach is Reach.DONE:
             self._take_effect(machine, call)
@@ -284,7 +284,7 @@ class SimulatedPlatform:
         machine.boots += 1
 
 
-def _refuse_older(machine: SimulatedMachine, fence: int, *, or_equal: bool = False) -> None:
-    if fence < machine.fence or (or_equal and fence == machine.fence and machine.call):
+def _refuse_older(machine: SimulatedMachine, fence: int) -> None:
+    if fence < machine.fence:
         detail = f"{machine.spec.name}: fence {fence} is older than {machine.fence}"
         raise DriverError(DriverErrorKind.FENCED, detail, retryable=False)
