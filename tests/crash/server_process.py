@@ -31,7 +31,7 @@ from upkeep.store.database import Database
 from upkeep.store.fleet import SqlFleetStore
 
 BAD_VERSION = "1.0.2"
-DEADLINE_S = 40.0
+DEADLINE_S = 90.0
 
 
 class DyingDatabase(Database):

@@ -28,7 +28,7 @@ from upkeep.store.policies import policy_to_json
 
 MACHINES = ("web-0", "web-1", "web-2")
 SERVER = Path(__file__).with_name("server_process.py")
-TIMEOUT_S = 60
+TIMEOUT_S = 120
 
 
 def prepare(folder: Path, version: str) -> None:
@@ -37,7 +37,9 @@ def prepare(folder: Path, version: str) -> None:
     migrate(database)
     platform = FilePlatform(folder / "platform")
     now = to_us(datetime.now(UTC))
-    policy = RollingPolicy(health_wait=timedelta(seconds=1))
+    # The good version is never waited out; the bad one is, so its wait is short, but long enough
+    # for a machine that was rolled back to be seen healthy on a busy host.
+    policy = RollingPolicy(health_wait=timedelta(seconds=60 if version == "1.0.1" else 6))
     probe = {"protocol": "http", "port": 80, "path": "/", "interval_ms": 100}
     with database.write() as connection:
         connection.execute(

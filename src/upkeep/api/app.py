@@ -164,6 +164,7 @@ class EdgeApp:
                 path="/v1",
                 render_plugins=[JsonRenderPlugin(path="/openapi.json")],
                 use_handler_docstrings=True,
+                operation_id_creator=_operation_id,
             ),
             on_startup=[self._start],
             on_shutdown=[self._stop],
@@ -185,6 +186,12 @@ class EdgeApp:
             with contextlib.suppress(asyncio.CancelledError):
                 await self._sampler
         self._threads.shutdown(wait=False)
+
+
+def _operation_id(handler: Any, method: Any, path: list[Any]) -> str:
+    """`get_v1_groups_group`: the method and the path, which no two operations share."""
+    parts = [getattr(part, "name", part) for part in path]
+    return "_".join([str(method).lower(), *(str(part).replace("-", "_") for part in parts)])
 
 
 def _actor(request: Request[Any, Any, Any]) -> Actor:
