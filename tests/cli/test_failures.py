@@ -135,6 +135,7 @@ def test_what_a_server_says_cannot_steer_the_terminal(logged_in: ScriptedServer)
     [
         ["group", "create"],
         ["group", "create", "web", "--bake-time", "5"],
+        ["group", "create", "web", "--bake-time", "500ms"],
         ["group", "create", "web", "--capacity", "many"],
         ["group", "create", "web", "--max-batch-percent", "4"],
         ["group", "create", "web", "--probe", "http://10.0.0.1:8080/"],
@@ -173,3 +174,12 @@ def test_a_file_that_is_not_there(logged_in: ScriptedServer, tmp_path: Path) -> 
         assert result.exit_code == ExitCode.FAILED
         assert "No such file" in two_sentences(result.stderr)[0]
     assert logged_in.asked == []
+
+
+def test_what_the_server_says_of_its_api_is_told_in_commands(logged_in: ScriptedServer) -> None:
+    logged_in.answers["GET", "/v1/groups/web"] = problem(
+        404, "There is no such thing", "no 'web'; list them with GET /v1/groups"
+    )
+    assert run("group", "show", "web").stderr.endswith("list them with `upkeep group list`.\n")
+    logged_in.answers["GET", "/v1/groups/web"] = problem(404, "No", "see GET /v1/images/web")
+    assert run("group", "show", "web").stderr.endswith("See `upkeep image show web`.\n")

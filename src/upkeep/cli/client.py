@@ -6,6 +6,7 @@ the connection broke; writes never are, since the first may have been carried ou
 """
 
 import json
+import re
 import ssl
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -246,7 +247,18 @@ def refusal(method: str, status: int, body: bytes) -> CommandFailed:
             f"The server answered {status} with something that is not the upkeep API.",
             "Check that the address is that of an upkeep server, not of a proxy before it.",
         )
-    return CommandFailed(code, sentence(title), sentence(detail))
+    return CommandFailed(code, sentence(title), sentence(_API_CALL.sub(_as_command, detail)))
+
+
+# The server speaks of its API; here people have commands.
+_API_CALL = re.compile(
+    r"GET /v1/(group|machine|rollout|image|budget|blackout|token|hold)s(?:/([a-z0-9][a-z0-9._-]*))?"
+)
+
+
+def _as_command(call: re.Match[str]) -> str:
+    noun, name = call.groups()
+    return f"`upkeep {noun} show {name}`" if name else f"`upkeep {noun} list`"
 
 
 # Where a problem document has no detail of its own.

@@ -2,8 +2,9 @@
 
 Three sources, the first that knows wins: the environment (`UPKEEP_SERVER`, `UPKEEP_TOKEN`,
 `UPKEEP_CA`), what `upkeep login` wrote, and on the server's own machine what the server left in
-its state directory.  A token is only ever sent to the server it was given for: with
-`UPKEEP_SERVER` set to another server, the login's token and CA are not looked at.
+its state directory (`UPKEEP_SERVER` may then name another port of it).  A token is only sent to
+the server it was given for: with `UPKEEP_SERVER` set to another one, the login's token and CA are
+not looked at.
 """
 
 import os
@@ -11,10 +12,14 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from upkeep.cli.exit_codes import CommandFailed, ExitCode
 
 STATE_DIR = Path("/var/lib/upkeep")
+# As the server writes them (store/tokens.py, api/certificates.py); a test holds them together.
+ADMIN_TOKEN_FILE = "admin-token"
+CA_FILE = "ca/ca.pem"
 LOCAL_SERVER = "https://127.0.0.1:8443"
 
 
@@ -45,9 +50,14 @@ def find_connection(environ: Mapping[str, str] = os.environ) -> Connection:
         CommandFailed: no source knows a server and a token, or a file cannot be read.
     """
     login = _read_login(config_path(environ))
-    local = _read_local(state_dir(environ)) if not login.server else _NOTHING
-    server = (environ.get("UPKEEP_SERVER") or login.server or local.server).rstrip("/")
-    stored = login if login.server == server else local if local.server == server else _NOTHING
+    wanted = environ.get("UPKEEP_SERVER", "").rstrip("/")
+    if login.server and wanted in ("", login.server):
+        stored = login
+    elif login.server or (wanted and not _is_here(wanted)):
+        stored = _NOTHING
+    else:
+        stored = _read_local(state_dir(environ))
+    server = wanted or stored.server
     token = environ.get("UPKEEP_TOKEN") or stored.token
     if not server:
         raise CommandFailed(
@@ -123,15 +133,16 @@ def _read_login(path: Path) -> Connection:
 def _read_local(state: Path) -> Connection:
     """What a server on this machine left for its own root; nothing where there is none."""
     try:
-        token = (state / "admin-token").read_text().strip()
-        ca_pem = (state / "ca" / "ca.pem").read_text()
+        token = (state / ADMIN_TOKEN_FILE).read_text().strip()
+        ca_pem = (state / CA_FILE).read_text()
     except OSError:
         return _NOTHING
-    try:
-        server = (state / "server-url").read_text().strip()
-    except OSError:
-        server = LOCAL_SERVER
-    return Connection(server=server, token=token, ca_pem=ca_pem)
+    return Connection(server=LOCAL_SERVER, token=token, ca_pem=ca_pem)
+
+
+def _is_here(server: str) -> bool:
+    """The address is this machine's own: then what its server left is for it."""
+    return urlsplit(server).hostname in ("127.0.0.1", "::1", "localhost")
 
 
 def _read_ca(path: Path) -> str:

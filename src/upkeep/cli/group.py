@@ -21,6 +21,8 @@ from upkeep.cli.quantities import show_length, show_moment
 
 app = typer.Typer(no_args_is_help=True, help="Groups: machines that serve one purpose.")
 
+AGENT_ONLY = "agent_only"
+
 Name = Annotated[str, typer.Argument(parser=parse_name, metavar="GROUP", help="The group's name.")]
 
 
@@ -45,6 +47,8 @@ def create(
 
     upkeep group create web --image web --capacity 5 --probe http://:8080/health
     """
+    if platform == AGENT_ONLY and options["auto_upgrade"] is None:
+        options["auto_upgrade"] = False  # Nobody can replace the OS disks of such machines.
     document = {"name": name, "platform": platform, **group_document(options)}
     if kind:
         document["kind"] = kind

@@ -50,7 +50,14 @@ def group_document(
 
 
 def policy_document(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Lengths are seconds with `_s` in the name."""
+    """Lengths are whole seconds with `_s` in the name.
+
+    Raises:
+        typer.BadParameter: a length is not.
+    """
+    for row in POLICY_OPTIONS:
+        if row.form == "length" and options[row.key] not in (None, int(options[row.key] or 0)):
+            raise typer.BadParameter(f"--{row.key.replace('_', '-')} takes whole seconds")
     return {
         f"{row.key}_s" if row.form == "length" else row.key: options[row.key]
         for row in POLICY_OPTIONS

@@ -53,7 +53,10 @@ def printable(value: object) -> str:
 def sentence(text: str) -> str:
     """Somebody else's words as a sentence of ours: a capital first, a stop last, not too long."""
     words = printable(text).strip()[:SENTENCE_LENGTH_MAX]
-    return words[:1].upper() + words[1:] + ("" if words.endswith((".", "!", "?")) else ".")
+    first = words.partition(" ")[0]
+    if first.isalpha():  # Not the name of a field, such as `policy:`, or a command.
+        words = words[:1].upper() + words[1:]
+    return words + ("" if words.endswith((".", "!", "?")) else ".")
 
 
 def print_table(columns: Columns, items: Sequence[Mapping[str, Any]]) -> None:

@@ -87,7 +87,11 @@ def start(
     timeout: Timeout = None,
     as_json: Json = False,
 ) -> None:
-    """Start a rollout by hand, also again after one was halted."""
+    """Start a rollout by hand, also again after one was halted.
+
+    One that was started by hand stops at a bad version like any other, but leaves the machines
+    that failed as they are, to be looked at.
+    """
     document: Document = {}
     if version:
         document["version"] = version

@@ -119,8 +119,15 @@ def _cells(tasks: Sequence[TaskView], *, width: int, lines_max: int) -> list["Te
         line.rstrip()
         lines.append(line)
     if len(shown) < len(tasks):
-        lines.append(Text(f"and {len(tasks) - len(shown)} more machines", style="dim"))
+        lines.append(_rest(len(tasks) - len(shown)))
     return lines
+
+
+def _rest(machines: int) -> "Text":
+    from rich.text import Text
+
+    text = f"and {machines} more machines"
+    return Text(text, style="dim", no_wrap=True, overflow="ellipsis")
 
 
 class LineTeller:

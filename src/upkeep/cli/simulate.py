@@ -29,7 +29,7 @@ def simulate(
     """
     if (seed is None) == (seeds is None):
         raise typer.BadParameter("name the worlds: --seed N or --seeds A..B")
-    if seeds is not None and not _SEEDS.fullmatch(seeds):
+    if seeds is not None and not is_range(seeds):
         raise typer.BadParameter(f"--seeds is A..B, such as 1..200, not {seeds!r}")
     from upkeep.sim import command
 
@@ -41,3 +41,8 @@ def simulate(
     if bad_versions:
         arguments.append("--bad-versions")
     raise typer.Exit(command.main(arguments))
+
+
+def is_range(seeds: str) -> bool:
+    first, dots, last = seeds.partition("..")
+    return _SEEDS.fullmatch(seeds) is not None and (not dots or int(first) <= int(last))
