@@ -36,9 +36,6 @@ fix: $(STAMP) ## format and mend what can be mended
 bench: $(STAMP) ## measure; JSON=bench.json
 	$(PYTHON) -m bench --json $(JSON)
 
-mutants: $(STAMP) ## twenty planted bugs, each to be caught by the simulator
-	$(PYTHON) -m upkeep.sim.mutants
-
 sim: $(STAMP) ## SEEDS=1..3000
 	$(PYTHON) -m upkeep.sim --seeds $(or $(SEEDS),1..200)
 
@@ -49,4 +46,4 @@ lock: ## write the lock files anew from pyproject.toml (needs uv)
 		--python-version 3.11 --upgrade --extra dev --extra libvirt pyproject.toml \
 		-o requirements/dev.lock
 
-.PHONY: help setup demo check test fix bench mutants sim lock
+.PHONY: help setup demo check test fix bench sim lock

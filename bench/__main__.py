@@ -13,7 +13,7 @@ from pathlib import Path
 from bench.figure import Figure
 
 # In order of cost; each module has `measure() -> list[Figure]`.
-BENCHES = ("plan", "tick", "checkins", "worlds", "roll")
+BENCHES = ("plan", "tick", "roll")
 
 
 def main() -> int:
