@@ -27,7 +27,10 @@ check: $(STAMP) ## lint, types and the fast tests: under 90 s
 
 test: $(STAMP) ## everything that one machine can: real machines, crashes, browser
 	$(PYTHON) -m pytest -n 2 -m "not machines"
-	$(PYTHON) -m pytest -m machines
+	$(PYTHON) -m pytest -m machines -k "not libvirt or debian"
+
+test-libvirt: $(STAMP) ## the whole platform contract on emulated virtual machines: ten minutes
+	$(PYTHON) -m pytest -m machines -k "libvirt"
 
 fix: $(STAMP) ## format and mend what can be mended
 	.venv/bin/ruff format src tests bench
@@ -46,4 +49,4 @@ lock: ## write the lock files anew from pyproject.toml (needs uv)
 		--python-version 3.11 --upgrade --extra dev --extra libvirt pyproject.toml \
 		-o requirements/dev.lock
 
-.PHONY: help setup demo check test fix bench sim lock
+.PHONY: help setup demo check test test-libvirt fix bench sim lock
