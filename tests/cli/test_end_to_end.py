@@ -124,7 +124,7 @@ def test_the_main_story(real: RealServer, tmp_path: Path) -> None:
     said = ok(
         "group", "create", "web", "--image", "web", "--capacity", "5",
         "--probe", f"http://:{real.application_port}/", "--probe-interval", "200ms",
-        "--max-batch-percent", "20", "--health-wait", "5s", "--no-auto-upgrade",
+        "--max-batch-percent", "20", "--health-wait", "2s", "--no-auto-upgrade",
     )  # fmt: skip
     assert "Created group web with 5 machines" in said
     wait_for(lambda: document("group", "show", "web")["machines"]["healthy"] == 5, SETTLED_S)

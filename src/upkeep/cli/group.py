@@ -56,12 +56,12 @@ def create(
         document["region"] = region
     with connect() as client:
         made = client.post("/v1/groups", document)
+    if platform == AGENT_ONLY:
+        more = f"Add machines that exist already: upkeep machine add NAME --group {name}"
+    else:
+        more = f"See its machines: upkeep machine list --group {name}"
     size = f" with {made['capacity']} machines" if made.get("capacity") else ""
-    print_answer(
-        f"Created group {name}{size}. See it come up: upkeep machine list --group {name}",
-        made,
-        as_json=as_json,
-    )
+    print_answer(f"Created group {name}{size}. {more}", made, as_json=as_json)
 
 
 @app.command("list")

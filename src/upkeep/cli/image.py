@@ -12,6 +12,7 @@ from upkeep.cli.exit_codes import CommandFailed, ExitCode
 from upkeep.cli.options import LIST_ITEMS_DEFAULT, After, Json, Limit, parse_name
 from upkeep.cli.output import (
     Columns,
+    note,
     print_answer,
     print_details,
     print_json,
@@ -82,13 +83,12 @@ def build(
         with_agent=agent,
         cache=cache or default_cache(),
     )
-    publish_line = f"upkeep image publish {name} {version} {out}"
     print_answer(
-        f"Built {out}: {show_size(built['size'])}, SHA-256 {built['sha256']}.\n"
-        f"Publish it: {publish_line}",
+        f"Built {out}: {show_size(built['size'])}, SHA-256 {built['sha256']}.",
         built,
         as_json=as_json,
     )
+    note(f"Publish it: upkeep image publish {name} {version} {out}")
 
 
 @app.command("publish")
