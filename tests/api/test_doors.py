@@ -131,3 +131,9 @@ def test_an_image_with_another_digest_is_refused_and_not_stored(server: Any) -> 
     assert answer.status_code in (400, 422), answer.text
     assert answer.json()["kind"] == "digest_mismatch"
     assert client.get("/v1/images/web").json()["versions"] == []
+
+
+def test_a_single_thing_that_does_not_exist_is_a_404(server: Any) -> None:
+    client = server.client()
+    for path in ("groups/web", "budgets/b", "machines/m", "rollouts/r", "images/i"):
+        assert client.get(f"/v1/{path}").status_code == 404, path

@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from importlib import import_module
 from typing import Any
 
-from litestar import Litestar, Request, post
+from litestar import Litestar, Request, Router, post
 from litestar.datastructures import ResponseHeader
 from litestar.di import Provide
 from litestar.openapi.config import OpenAPIConfig
@@ -143,10 +143,17 @@ class EdgeApp:
     def _litestar(self) -> Litestar:
         services, authenticator, streams = self._services, self._authenticator, self._streams
         return Litestar(
+            # Through one router: registered flat, Litestar wraps a threaded handler once more for
+            # each further handler of its path, and the third one's answer is a coroutine.
             route_handlers=[
-                *(route for noun in _NOUNS for route in noun.ROUTES),
-                _enrol_route(self.agents),
-                *_page_routes(),
+                Router(
+                    path="/",
+                    route_handlers=[
+                        *(route for noun in _NOUNS for route in noun.ROUTES),
+                        _enrol_route(self.agents),
+                        *_page_routes(),
+                    ],
+                )
             ],
             dependencies={
                 "services": Provide(lambda: services, sync_to_thread=False),
