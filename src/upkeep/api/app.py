@@ -18,6 +18,7 @@ from litestar.datastructures import ResponseHeader
 from litestar.di import Provide
 from litestar.openapi.config import OpenAPIConfig
 from litestar.openapi.plugins import JsonRenderPlugin
+from litestar.params import JSONBody
 from litestar.status_codes import HTTP_200_OK
 
 from upkeep.api import (
@@ -210,7 +211,7 @@ def _actor(request: Request[Any, Any, Any]) -> Actor:
 
 def _enrol_route(agents: AgentEdge) -> Any:
     @post("/agent/v1/enrol", opt=ANONYMOUS, status_code=HTTP_200_OK)
-    async def enrol(request: Request[Any, Any, Any], data: EnrolRequest) -> EnrolReply:
+    async def enrol(request: Request[Any, Any, Any], data: JSONBody[EnrolRequest]) -> EnrolReply:
         """Trade a one-time token for a machine's secret."""
         return await agents.enrol(data, source_of(request.scope))
 

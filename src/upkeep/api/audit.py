@@ -4,6 +4,7 @@ from datetime import datetime
 from typing import Any
 
 from litestar import get
+from litestar.di import NamedDependency
 from sqlalchemy import Row
 
 from upkeep.api.auth import ADMIN
@@ -26,7 +27,9 @@ class AuditEntry(View):
 
 
 @get("/v1/audit", opt=ADMIN, sync_to_thread=True)
-def list_audit(services: Services, limit: Limit = 100, after: After = None) -> Page[AuditEntry]:
+def list_audit(
+    services: NamedDependency[Services], limit: Limit = 100, after: After = None
+) -> Page[AuditEntry]:
     """List writes, newest first."""
     with services.database.read() as connection:
         rows, more = audit.read_list(connection, after=number_cursor(after), limit=limit)

@@ -4,6 +4,8 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from litestar import delete, get, post
+from litestar.di import NamedDependency
+from litestar.params import FromPath, JSONBody
 from litestar.status_codes import HTTP_200_OK
 from sqlalchemy import Row
 
@@ -51,7 +53,10 @@ class BlackoutView(View):
 
 @get("/v1/blackouts", opt=READ, sync_to_thread=True)
 def list_blackouts(
-    services: Services, actor: Actor, limit: Limit = 100, after: After = None
+    services: NamedDependency[Services],
+    actor: NamedDependency[Actor],
+    limit: Limit = 100,
+    after: After = None,
 ) -> Page[BlackoutView]:
     """List blackouts, by id."""
     with services.database.read() as connection:
@@ -63,7 +68,10 @@ def list_blackouts(
 
 @post("/v1/blackouts", opt=OPERATE, sync_to_thread=True)
 def create_blackout(
-    request: AnyRequest, services: Services, actor: Actor, data: BlackoutNew
+    request: AnyRequest,
+    services: NamedDependency[Services],
+    actor: NamedDependency[Actor],
+    data: JSONBody[BlackoutNew],
 ) -> BlackoutView:
     """Create a blackout; what is under way when it opens is finished."""
     note(request, data)
@@ -91,7 +99,9 @@ def create_blackout(
 
 
 @delete("/v1/blackouts/{blackout:str}", opt=OPERATE, status_code=HTTP_200_OK, sync_to_thread=True)
-def delete_blackout(services: Services, actor: Actor, blackout: str) -> BlackoutView:
+def delete_blackout(
+    services: NamedDependency[Services], actor: NamedDependency[Actor], blackout: FromPath[str]
+) -> BlackoutView:
     """Delete a blackout; what it held may start at once."""
     with services.database.write() as connection:
         row = None

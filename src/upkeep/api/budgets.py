@@ -6,6 +6,8 @@ from typing import Annotated, Any
 
 import msgspec
 from litestar import delete, get, patch, post
+from litestar.di import NamedDependency
+from litestar.params import FromPath, JSONBody
 from litestar.status_codes import HTTP_200_OK
 from msgspec import UNSET, Meta, UnsetType
 from sqlalchemy import Connection, Row
@@ -91,7 +93,9 @@ class BudgetView(View):
 
 
 @get("/v1/budgets", opt={**READ, "unscoped": True}, sync_to_thread=True)
-def list_budgets(services: Services, limit: Limit = 100, after: After = None) -> Page[BudgetView]:
+def list_budgets(
+    services: NamedDependency[Services], limit: Limit = 100, after: After = None
+) -> Page[BudgetView]:
     """List budgets, by id; the groups' own are among them."""
     with services.database.read() as connection:
         rows, more = budgets.read_list(connection, after=text_cursor(after), limit=limit)
@@ -100,7 +104,9 @@ def list_budgets(services: Services, limit: Limit = 100, after: After = None) ->
 
 
 @post("/v1/budgets", opt=OPERATE_ALL, sync_to_thread=True)
-def create_budget(request: AnyRequest, services: Services, data: BudgetNew) -> BudgetView:
+def create_budget(
+    request: AnyRequest, services: NamedDependency[Services], data: JSONBody[BudgetNew]
+) -> BudgetView:
     """Create a budget; it holds at once, also for rollouts that are running."""
     note(request, data)
     now = services.clock.now()
@@ -116,7 +122,7 @@ def create_budget(request: AnyRequest, services: Services, data: BudgetNew) -> B
 
 
 @get("/v1/budgets/{budget:str}", opt={**READ, "unscoped": True}, sync_to_thread=True)
-def show_budget(services: Services, budget: str) -> BudgetView:
+def show_budget(services: NamedDependency[Services], budget: FromPath[str]) -> BudgetView:
     """Show a budget, and how much of it is used."""
     with services.database.read() as connection:
         return _views(connection, [_find(connection, budget)])[0]
@@ -124,7 +130,10 @@ def show_budget(services: Services, budget: str) -> BudgetView:
 
 @patch("/v1/budgets/{budget:str}", opt=OPERATE_ALL, sync_to_thread=True)
 def change_budget(
-    request: AnyRequest, services: Services, budget: str, data: BudgetPatch
+    request: AnyRequest,
+    services: NamedDependency[Services],
+    budget: FromPath[str],
+    data: JSONBody[BudgetPatch],
 ) -> BudgetView:
     """Change a budget; plans that counted on the old limit are made again."""
     note(request, data)
@@ -140,7 +149,7 @@ def change_budget(
 
 
 @delete("/v1/budgets/{budget:str}", opt=OPERATE_ALL, status_code=HTTP_200_OK, sync_to_thread=True)
-def delete_budget(services: Services, budget: str) -> BudgetView:
+def delete_budget(services: NamedDependency[Services], budget: FromPath[str]) -> BudgetView:
     """Delete a budget; its machines are then bound by their other budgets only."""
     now = services.clock.now()
     with services.database.write() as connection:

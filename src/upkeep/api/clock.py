@@ -3,6 +3,7 @@
 from datetime import datetime
 
 from litestar import Response, get, post
+from litestar.di import NamedDependency
 from litestar.status_codes import HTTP_200_OK, HTTP_503_SERVICE_UNAVAILABLE
 
 from upkeep.api.auth import ANONYMOUS, OPERATE_ALL, READ
@@ -23,13 +24,13 @@ class Readiness(View):
 
 
 @get("/v1/clock", opt=READ, sync_to_thread=True)
-def show_clock(services: Services) -> ClockView:
+def show_clock(services: NamedDependency[Services]) -> ClockView:
     """Show the engine's time."""
     return _view(services)
 
 
 @post("/v1/clock/accept", opt=OPERATE_ALL, status_code=HTTP_200_OK, sync_to_thread=True)
-def accept_clock(services: Services) -> ClockView:
+def accept_clock(services: NamedDependency[Services]) -> ClockView:
     """Say that the server's clock is right after it stepped."""
     services.clock.accept_step()
     with services.database.write() as connection:
@@ -39,7 +40,7 @@ def accept_clock(services: Services) -> ClockView:
 
 
 @get("/v1/healthz", opt=ANONYMOUS, sync_to_thread=False)
-def show_readiness(services: Services) -> Response[Readiness]:
+def show_readiness(services: NamedDependency[Services]) -> Response[Readiness]:
     """`ok` once the engine's loop has run; before that 503."""
     if services.is_ready():
         return Response(Readiness(status="ok"))

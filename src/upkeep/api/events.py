@@ -9,6 +9,7 @@ from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
 
 from litestar import get
+from litestar.di import NamedDependency
 from litestar.response import ServerSentEvent, ServerSentEventMessage
 
 from upkeep.api.auth import READ, Actor
@@ -38,7 +39,11 @@ class Streams:
 
 
 @get("/v1/events", opt=READ)
-async def listen(services: Services, actor: Actor, streams: Streams) -> ServerSentEvent:
+async def listen(
+    services: NamedDependency[Services],
+    actor: NamedDependency[Actor],
+    streams: NamedDependency[Streams],
+) -> ServerSentEvent:
     """Listen to what changes."""
     if len(streams.open) >= LISTENERS_MAX:
         raise too_many(f"{LISTENERS_MAX} listeners are connected to this server")

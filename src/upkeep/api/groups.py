@@ -6,6 +6,8 @@ from typing import Annotated, Any
 
 import msgspec
 from litestar import delete, get, patch, post
+from litestar.di import NamedDependency
+from litestar.params import FromPath, JSONBody
 from litestar.status_codes import HTTP_200_OK, HTTP_202_ACCEPTED
 from msgspec import UNSET, Meta, UnsetType
 from sqlalchemy import Connection, Row
@@ -150,7 +152,10 @@ class StoryLine(View):
 
 @get("/v1/groups", opt=READ, sync_to_thread=True)
 def list_groups(
-    services: Services, actor: Actor, limit: Limit = 100, after: After = None
+    services: NamedDependency[Services],
+    actor: NamedDependency[Actor],
+    limit: Limit = 100,
+    after: After = None,
 ) -> Page[GroupView]:
     """List groups, by name."""
     with services.database.read() as connection:
@@ -163,7 +168,10 @@ def list_groups(
 
 @post("/v1/groups", opt=OPERATE, sync_to_thread=True)
 def create_group(
-    request: AnyRequest, services: Services, actor: Actor, data: GroupNew
+    request: AnyRequest,
+    services: NamedDependency[Services],
+    actor: NamedDependency[Actor],
+    data: JSONBody[GroupNew],
 ) -> GroupView:
     """Create a group; a scale set's machines are then made by themselves."""
     note(request, {"capacity": data.capacity, "image": data.image, "platform": data.platform})
@@ -193,7 +201,9 @@ def create_group(
 
 
 @get("/v1/groups/{group:str}", opt=READ, sync_to_thread=True)
-def show_group(services: Services, actor: Actor, group: str) -> GroupView:
+def show_group(
+    services: NamedDependency[Services], actor: NamedDependency[Actor], group: FromPath[str]
+) -> GroupView:
     """Show one group."""
     with services.database.read() as connection:
         return group_views(connection, [find_group(connection, group, actor)])[0]
@@ -201,7 +211,11 @@ def show_group(services: Services, actor: Actor, group: str) -> GroupView:
 
 @patch("/v1/groups/{group:str}", opt=OPERATE, sync_to_thread=True)
 def change_group(
-    request: AnyRequest, services: Services, actor: Actor, group: str, data: GroupPatch
+    request: AnyRequest,
+    services: NamedDependency[Services],
+    actor: NamedDependency[Actor],
+    group: FromPath[str],
+    data: JSONBody[GroupPatch],
 ) -> GroupView:
     """Change a group; plans that are being made from the old values are made again."""
     now = services.clock.now()
@@ -221,7 +235,9 @@ def change_group(
 
 
 @delete("/v1/groups/{group:str}", opt=OPERATE, status_code=HTTP_202_ACCEPTED, sync_to_thread=True)
-def remove_group(services: Services, actor: Actor, group: str) -> GroupView:
+def remove_group(
+    services: NamedDependency[Services], actor: NamedDependency[Actor], group: FromPath[str]
+) -> GroupView:
     """Remove a group with its machines: a running rollout is cancelled first."""
     now = services.clock.now()
     with services.database.write() as connection:
@@ -243,20 +259,28 @@ def remove_group(services: Services, actor: Actor, group: str) -> GroupView:
 
 
 @post("/v1/groups/{group:str}/pause", opt=OPERATE, status_code=HTTP_200_OK, sync_to_thread=True)
-def pause_group(services: Services, actor: Actor, group: str) -> GroupView:
+def pause_group(
+    services: NamedDependency[Services], actor: NamedDependency[Actor], group: FromPath[str]
+) -> GroupView:
     """Start nothing in the group; what is under way is finished."""
     return _set_paused(services, actor, group, paused=True)
 
 
 @post("/v1/groups/{group:str}/resume", opt=OPERATE, status_code=HTTP_200_OK, sync_to_thread=True)
-def resume_group(services: Services, actor: Actor, group: str) -> GroupView:
+def resume_group(
+    services: NamedDependency[Services], actor: NamedDependency[Actor], group: FromPath[str]
+) -> GroupView:
     """Let a paused group go on."""
     return _set_paused(services, actor, group, paused=False)
 
 
 @get("/v1/groups/{group:str}/story", opt=READ, sync_to_thread=True)
 def group_story(
-    services: Services, actor: Actor, group: str, limit: Limit = 100, after: After = None
+    services: NamedDependency[Services],
+    actor: NamedDependency[Actor],
+    group: FromPath[str],
+    limit: Limit = 100,
+    after: After = None,
 ) -> Page[StoryLine]:
     """Tell what was decided in the group, newest first."""
     with services.database.read() as connection:

@@ -4,6 +4,7 @@ from datetime import datetime
 from typing import Any
 
 from litestar import get
+from litestar.di import NamedDependency
 from sqlalchemy import Row
 
 from upkeep.api.auth import READ, Actor
@@ -29,8 +30,8 @@ class HoldView(View):
 
 @get("/v1/holds", opt=READ, sync_to_thread=True)
 def list_holds(
-    services: Services,
-    actor: Actor,
+    services: NamedDependency[Services],
+    actor: NamedDependency[Actor],
     group: Filter = "",
     reason: Filter = "",
     limit: Limit = 100,

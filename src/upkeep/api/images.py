@@ -7,7 +7,8 @@ from datetime import datetime
 from typing import Annotated, Any
 
 from litestar import Response, get, patch, post, put
-from litestar.params import Parameter
+from litestar.di import NamedDependency
+from litestar.params import FromPath, JSONBody, QueryParameter
 from litestar.status_codes import HTTP_200_OK, HTTP_201_CREATED
 from msgspec import Meta
 from sqlalchemy import Connection, Row
@@ -89,7 +90,9 @@ class ImageView(View):
 
 
 @get("/v1/images", opt=READ, sync_to_thread=True)
-def list_images(services: Services, limit: Limit = 100, after: After = None) -> Page[ImageView]:
+def list_images(
+    services: NamedDependency[Services], limit: Limit = 100, after: After = None
+) -> Page[ImageView]:
     """List images, by name."""
     with services.database.read() as connection:
         rows, more = images.read_list(connection, after=text_cursor(after), limit=limit)
@@ -98,7 +101,9 @@ def list_images(services: Services, limit: Limit = 100, after: After = None) -> 
 
 
 @post("/v1/images", opt=OPERATE_ALL, sync_to_thread=True)
-def create_image(request: AnyRequest, services: Services, data: ImageNew) -> ImageView:
+def create_image(
+    request: AnyRequest, services: NamedDependency[Services], data: JSONBody[ImageNew]
+) -> ImageView:
     """Create an image without a version; publishing the first version does it, too."""
     note(request, data)
     with services.database.write() as connection:
@@ -108,7 +113,7 @@ def create_image(request: AnyRequest, services: Services, data: ImageNew) -> Ima
 
 
 @get("/v1/images/{image:str}", opt=READ, sync_to_thread=True)
-def show_image(services: Services, image: str) -> ImageView:
+def show_image(services: NamedDependency[Services], image: FromPath[str]) -> ImageView:
     """Show an image with its versions, newest first."""
     with services.database.read() as connection:
         return _views(connection, [_find(connection, image)])[0]
@@ -121,11 +126,11 @@ def show_image(services: Services, image: str) -> ImageView:
 )
 async def publish(
     request: AnyRequest,
-    services: Services,
-    image: str,
-    version: str,
-    format: str,
-    regions: Annotated[str, Parameter(max_length=10_000)] = "",
+    services: NamedDependency[Services],
+    image: FromPath[str],
+    version: FromPath[str],
+    format: FromPath[str],
+    regions: Annotated[str, QueryParameter(max_length=10_000)] = "",
 ) -> Response[VersionView]:
     """Upload a version; groups that run the image with automatic upgrade begin to roll.
 
@@ -151,7 +156,11 @@ async def publish(
 
 @patch("/v1/images/{image:str}/versions/{version:str}", opt=OPERATE_ALL, sync_to_thread=True)
 def change_version(
-    request: AnyRequest, services: Services, image: str, version: str, data: VersionPatch
+    request: AnyRequest,
+    services: NamedDependency[Services],
+    image: FromPath[str],
+    version: FromPath[str],
+    data: JSONBody[VersionPatch],
 ) -> ImageView:
     """Exclude a version or take it back in; running rollouts of an excluded one stop."""
     note(request, data)
@@ -179,7 +188,11 @@ def change_version(
     sync_to_thread=True,
 )
 def replicate(
-    request: AnyRequest, services: Services, image: str, version: str, data: Replicate
+    request: AnyRequest,
+    services: NamedDependency[Services],
+    image: FromPath[str],
+    version: FromPath[str],
+    data: JSONBody[Replicate],
 ) -> ImageView:
     """Let a version be used in more regions."""
     note(request, data)

@@ -10,6 +10,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from litestar import Response, get
+from litestar.di import NamedDependency
 
 from upkeep.agent.pack import build_zipapp
 from upkeep.api.auth import ANONYMOUS
@@ -76,7 +77,7 @@ def agent_file() -> bytes:
 
 
 @get("/agent/v1/ca", opt=ANONYMOUS, sync_to_thread=False)
-def show_ca(services: Services) -> Response[str]:
+def show_ca(services: NamedDependency[Services]) -> Response[str]:
     """The CA itself: the one answer that is fetched without verification."""
     return Response(services.certificates.ca_pem, media_type="application/x-pem-file")
 

@@ -5,6 +5,8 @@ from datetime import datetime
 from typing import Any
 
 from litestar import get, patch, post
+from litestar.di import NamedDependency
+from litestar.params import FromPath, JSONBody
 from litestar.status_codes import HTTP_201_CREATED, HTTP_202_ACCEPTED
 from sqlalchemy import Connection, Row
 
@@ -147,8 +149,8 @@ class Explanation(View):
 @get("/v1/machines", opt=READ, sync_to_thread=True)
 def list_machines(
     request: AnyRequest,
-    services: Services,
-    actor: Actor,
+    services: NamedDependency[Services],
+    actor: NamedDependency[Actor],
     group: Filter = "",
     limit: Limit = 100,
     after: After = None,
@@ -172,7 +174,10 @@ def list_machines(
 
 @post("/v1/machines", opt=OPERATE, status_code=HTTP_201_CREATED, sync_to_thread=True)
 def add_machine(
-    request: AnyRequest, services: Services, actor: Actor, data: MachineNew
+    request: AnyRequest,
+    services: NamedDependency[Services],
+    actor: NamedDependency[Actor],
+    data: JSONBody[MachineNew],
 ) -> EnrolmentLine:
     """Add a machine that exists already; asked again, a new line for the same machine."""
     note(request, data)
@@ -216,7 +221,9 @@ def add_machine(
     status_code=HTTP_201_CREATED,
     sync_to_thread=True,
 )
-def new_enrol_token(services: Services, actor: Actor, machine: str) -> EnrolmentLine:
+def new_enrol_token(
+    services: NamedDependency[Services], actor: NamedDependency[Actor], machine: FromPath[str]
+) -> EnrolmentLine:
     """A new line for a machine whose agent has lost its identity."""
     now = services.clock.now()
     with services.database.write() as connection:
@@ -225,7 +232,9 @@ def new_enrol_token(services: Services, actor: Actor, machine: str) -> Enrolment
 
 
 @get("/v1/machines/{machine:str}", opt=READ, sync_to_thread=True)
-def show_machine(services: Services, actor: Actor, machine: str) -> MachineView:
+def show_machine(
+    services: NamedDependency[Services], actor: NamedDependency[Actor], machine: FromPath[str]
+) -> MachineView:
     """Show one machine."""
     with services.database.read() as connection:
         return machine_view(find_machine(connection, machine, actor))
@@ -233,7 +242,11 @@ def show_machine(services: Services, actor: Actor, machine: str) -> MachineView:
 
 @patch("/v1/machines/{machine:str}", opt=OPERATE, sync_to_thread=True)
 def change_machine(
-    request: AnyRequest, services: Services, actor: Actor, machine: str, data: MachinePatch
+    request: AnyRequest,
+    services: NamedDependency[Services],
+    actor: NamedDependency[Actor],
+    machine: FromPath[str],
+    data: JSONBody[MachinePatch],
 ) -> MachineView:
     """Protect a machine, or leave it out of rollouts; plans in flight are made again."""
     note(request, data)
@@ -250,7 +263,9 @@ def change_machine(
 
 
 @get("/v1/machines/{machine:str}/explain", opt=READ, sync_to_thread=True)
-def explain_machine(services: Services, actor: Actor, machine: str) -> Explanation:
+def explain_machine(
+    services: NamedDependency[Services], actor: NamedDependency[Actor], machine: FromPath[str]
+) -> Explanation:
     """Say what is being done to a machine, or why nothing is."""
     with services.database.read() as connection:
         row = find_machine(connection, machine, actor)
@@ -267,7 +282,11 @@ def explain_machine(services: Services, actor: Actor, machine: str) -> Explanati
 
 @post("/v1/machines/{machine:str}/restart", opt=OPERATE, status_code=HTTP_202_ACCEPTED)
 async def restart_machine(
-    request: AnyRequest, services: Services, actor: Actor, machine: str, data: Ask | None = None
+    request: AnyRequest,
+    services: NamedDependency[Services],
+    actor: NamedDependency[Actor],
+    machine: FromPath[str],
+    data: JSONBody[Ask | None] = None,
 ) -> RolloutDetail:
     """Restart it, through the gate."""
     return await _call(request, services, actor, machine, Verb.RESTART, data)
@@ -275,7 +294,11 @@ async def restart_machine(
 
 @post("/v1/machines/{machine:str}/stop", opt=OPERATE, status_code=HTTP_202_ACCEPTED)
 async def stop_machine(
-    request: AnyRequest, services: Services, actor: Actor, machine: str, data: Ask | None = None
+    request: AnyRequest,
+    services: NamedDependency[Services],
+    actor: NamedDependency[Actor],
+    machine: FromPath[str],
+    data: JSONBody[Ask | None] = None,
 ) -> RolloutDetail:
     """Stop it, through the gate; it is then left alone."""
     return await _call(request, services, actor, machine, Verb.STOP, data)
@@ -283,7 +306,11 @@ async def stop_machine(
 
 @post("/v1/machines/{machine:str}/start", opt=OPERATE, status_code=HTTP_202_ACCEPTED)
 async def start_machine(
-    request: AnyRequest, services: Services, actor: Actor, machine: str, data: Ask | None = None
+    request: AnyRequest,
+    services: NamedDependency[Services],
+    actor: NamedDependency[Actor],
+    machine: FromPath[str],
+    data: JSONBody[Ask | None] = None,
 ) -> RolloutDetail:
     """Start a stopped machine."""
     return await _call(request, services, actor, machine, Verb.START, data)
@@ -291,7 +318,11 @@ async def start_machine(
 
 @post("/v1/machines/{machine:str}/delete", opt=OPERATE, status_code=HTTP_202_ACCEPTED)
 async def delete_machine(
-    request: AnyRequest, services: Services, actor: Actor, machine: str, data: Ask | None = None
+    request: AnyRequest,
+    services: NamedDependency[Services],
+    actor: NamedDependency[Actor],
+    machine: FromPath[str],
+    data: JSONBody[Ask | None] = None,
 ) -> RolloutDetail:
     """Delete it with its data, through the gate; its group does not make it again."""
     return await _call(request, services, actor, machine, Verb.DELETE, data)

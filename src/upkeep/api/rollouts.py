@@ -6,6 +6,8 @@ from datetime import datetime
 from typing import Annotated, Any
 
 from litestar import get, post
+from litestar.di import NamedDependency
+from litestar.params import FromPath, JSONBody
 from litestar.status_codes import HTTP_200_OK, HTTP_202_ACCEPTED
 from msgspec import Meta
 from sqlalchemy import Connection, Row
@@ -96,8 +98,8 @@ class RolloutDetail(RolloutView):
 
 @get("/v1/rollouts", opt=READ, sync_to_thread=True)
 def list_rollouts(
-    services: Services,
-    actor: Actor,
+    services: NamedDependency[Services],
+    actor: NamedDependency[Actor],
     group: Filter = "",
     status: Filter = "",
     limit: Limit = 100,
@@ -121,7 +123,9 @@ def list_rollouts(
 
 
 @get("/v1/groups/{group:str}/rollouts", opt=READ, sync_to_thread=True)
-def group_rollouts(services: Services, actor: Actor, group: str) -> Page[RolloutView]:
+def group_rollouts(
+    services: NamedDependency[Services], actor: NamedDependency[Actor], group: FromPath[str]
+) -> Page[RolloutView]:
     """The open ones and, of each system, the last five that ended within two months."""
     with services.database.read() as connection:
         row = find_group(connection, group, actor)
@@ -131,7 +135,11 @@ def group_rollouts(services: Services, actor: Actor, group: str) -> Page[Rollout
 
 @post("/v1/groups/{group:str}/rollouts", opt=OPERATE, status_code=HTTP_202_ACCEPTED)
 async def start_rollout(
-    request: AnyRequest, services: Services, actor: Actor, group: str, data: RolloutNew
+    request: AnyRequest,
+    services: NamedDependency[Services],
+    actor: NamedDependency[Actor],
+    group: FromPath[str],
+    data: JSONBody[RolloutNew],
 ) -> RolloutDetail:
     """Start an OS image rollout now, also again after one was halted."""
     note(request, data)
@@ -151,28 +159,36 @@ async def start_rollout(
 
 
 @get("/v1/rollouts/{rollout:str}", opt=READ, sync_to_thread=True)
-def show_rollout(services: Services, actor: Actor, rollout: str) -> RolloutDetail:
+def show_rollout(
+    services: NamedDependency[Services], actor: NamedDependency[Actor], rollout: FromPath[str]
+) -> RolloutDetail:
     """One rollout with its machines, batch by batch."""
     return read_detail(services, actor, rollout)
 
 
 @post("/v1/rollouts/{rollout:str}/cancel", opt=OPERATE, status_code=HTTP_200_OK,
       sync_to_thread=True)  # fmt: skip
-def cancel_rollout(services: Services, actor: Actor, rollout: str) -> RolloutDetail:
+def cancel_rollout(
+    services: NamedDependency[Services], actor: NamedDependency[Actor], rollout: FromPath[str]
+) -> RolloutDetail:
     """End it: the open batch is finished, no other starts."""
     return _steer(services, actor, rollout, "cancelled", cancel=True)
 
 
 @post("/v1/rollouts/{rollout:str}/pause", opt=OPERATE, status_code=HTTP_200_OK,
       sync_to_thread=True)  # fmt: skip
-def pause_rollout(services: Services, actor: Actor, rollout: str) -> RolloutDetail:
+def pause_rollout(
+    services: NamedDependency[Services], actor: NamedDependency[Actor], rollout: FromPath[str]
+) -> RolloutDetail:
     """Start nothing more until it is resumed."""
     return _steer(services, actor, rollout, "paused", paused=True)
 
 
 @post("/v1/rollouts/{rollout:str}/resume", opt=OPERATE, status_code=HTTP_200_OK,
       sync_to_thread=True)  # fmt: skip
-def resume_rollout(services: Services, actor: Actor, rollout: str) -> RolloutDetail:
+def resume_rollout(
+    services: NamedDependency[Services], actor: NamedDependency[Actor], rollout: FromPath[str]
+) -> RolloutDetail:
     """Let a paused rollout go on."""
     return _steer(services, actor, rollout, "resumed", paused=False)
 

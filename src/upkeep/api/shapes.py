@@ -7,7 +7,7 @@ from typing import Annotated, Any, Generic, TypeVar
 
 import msgspec
 from litestar import Request
-from litestar.params import Parameter
+from litestar.params import QueryParameter
 from msgspec import Meta
 from sqlalchemy import Connection, Row
 
@@ -26,9 +26,9 @@ Label = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9 ._:@/-]{0,99}\Z")]
 Text = Annotated[str, Meta(max_length=TEXT_LENGTH_MAX, pattern=r"^[^\x00]*\Z")]
 ForceFlag = Annotated[bool, Meta(description="Overdraw budgets and ignore blackouts; recorded.")]
 
-Limit = Annotated[int, Parameter(ge=1, le=LIMIT_MAX, query="limit")]
-After = Annotated[str | None, Parameter(query="after", max_length=300)]
-Filter = Annotated[str, Parameter(max_length=100)]
+Limit = Annotated[int, QueryParameter(ge=1, le=LIMIT_MAX)]
+After = Annotated[str | None, QueryParameter(max_length=300)]
+Filter = Annotated[str, QueryParameter(max_length=100)]
 
 AnyRequest = Request[Any, Any, Any]
 

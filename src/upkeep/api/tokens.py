@@ -4,6 +4,8 @@ from datetime import datetime, timedelta
 from typing import Annotated, Any
 
 from litestar import delete, get, post
+from litestar.di import NamedDependency
+from litestar.params import FromPath, JSONBody
 from litestar.status_codes import HTTP_200_OK
 from msgspec import Meta
 from sqlalchemy import Row
@@ -55,7 +57,9 @@ class NewTokenView(TokenView):
 
 
 @get("/v1/tokens", opt=ADMIN, sync_to_thread=True)
-def list_tokens(services: Services, limit: Limit = 100, after: After = None) -> Page[TokenView]:
+def list_tokens(
+    services: NamedDependency[Services], limit: Limit = 100, after: After = None
+) -> Page[TokenView]:
     """List tokens, never their secrets."""
     with services.database.read() as connection:
         rows, more = tokens.read_list(connection, after=text_cursor(after), limit=limit)
@@ -63,7 +67,9 @@ def list_tokens(services: Services, limit: Limit = 100, after: After = None) -> 
 
 
 @post("/v1/tokens", opt=ADMIN, sync_to_thread=True)
-def create_token(request: AnyRequest, services: Services, data: TokenNew) -> NewTokenView:
+def create_token(
+    request: AnyRequest, services: NamedDependency[Services], data: JSONBody[TokenNew]
+) -> NewTokenView:
     """Create a token; keep what is answered, it is not shown again."""
     note(request, data)
     now = services.clock.now()
@@ -87,7 +93,11 @@ def create_token(request: AnyRequest, services: Services, data: TokenNew) -> New
 
 
 @delete("/v1/tokens/{token:str}", opt=ADMIN, status_code=HTTP_200_OK, sync_to_thread=True)
-def revoke_token(services: Services, authenticator: Authenticator, token: str) -> TokenView:
+def revoke_token(
+    services: NamedDependency[Services],
+    authenticator: NamedDependency[Authenticator],
+    token: FromPath[str],
+) -> TokenView:
     """End a token at once."""
     with services.database.write() as connection:
         row = tokens.find(connection, token) if "\x00" not in token else None
