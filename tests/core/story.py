@@ -134,8 +134,8 @@ class Story:
         self.plans: list[tuple[datetime, Plan]] = []
         # The script.
         self.ill_on: set[tuple[str, str]] = set()
-        self.silent_on: set[tuple[str, str]] = set()
         self.refused: dict[tuple[str, Verb], str] = {}
+        self.dark: set[str] = set()  # Zones that nobody can look into.
         self.action_takes = MINUTE
         self.seen_after = MINUTE
         self._coming: list[tuple[datetime, int, Callable[[], None]]] = []
@@ -343,7 +343,7 @@ class Story:
     def seen(self, name: str) -> None:
         """The prober's first verdict after the machine has started."""
         machine = self.machines.get(MachineId(name))
-        if machine is None or (machine.name, machine.image) in self.silent_on:
+        if machine is None or machine.zone in self.dark:
             return
         ill = (machine.name, machine.image) in self.ill_on
         self.see(name, Health.UNHEALTHY if ill else Health.HEALTHY)
