@@ -6,7 +6,7 @@ When a call takes a serving machine down, the machines we have down must be with
 Work that a person forced is excepted; a machine that is down already costs nothing more.
 """
 
-from upkeep.core.model import Budget, BudgetId, Lifecycle, MachineId, Verb
+from upkeep.core.model import Budget, BudgetId, Lifecycle, MachineId, RolloutId, Task, Verb
 from upkeep.core.task import TaskState
 from upkeep.platforms.simulated import Call, SimulatedMachine
 from upkeep.sim.checkers import OURS, TAKES_DOWN, BlindChecker, Commit, Facts, RuleBroken
@@ -36,9 +36,9 @@ class BudgetChecker(BlindChecker):
 
     def __init__(self, facts: Facts) -> None:
         super().__init__(facts)
-        self._busy: dict[MachineId, str] = {}  # Machine id → rollout.
+        self._busy: dict[MachineId, RolloutId] = {}  # Machine id → rollout.
         self._down: set[str] = set()  # Names.
-        self._forced: set[MachineId] = set()  # Machine ids whose present work was forced.
+        self._free: set[MachineId] = set()  # Their present work was forced, or they looked ill.
         self._limits: dict[tuple[MachineId, BudgetId], int] = {}
         self._rules = facts.drawing.budgets
 
@@ -46,28 +46,45 @@ class BudgetChecker(BlindChecker):
         for task, before in commit.moved:
             rollout = self.facts.rollouts[task.rollout]
             takes_down = rollout.verb in TAKES_DOWN
-            if task.state in OURS and before not in OURS and takes_down:
-                if before is TaskState.FAILED and task.machine not in self._busy:
-                    continue  # It goes back where it came from; it was down.
-                self._announced(task.machine, str(task.rollout), forced=rollout.force)
-            elif task.state in (TaskState.CANCELLED, TaskState.SKIPPED):
-                self._busy.pop(task.machine, None)
+            if task.state in OURS and takes_down and not task.surge:
+                self._in_hand(task, before, forced=rollout.force)
+            elif task.state not in OURS:
+                self._left_alone(task)
         for machine in commit.plan.machines:
             if machine.lifecycle in (Lifecycle.DELETED, Lifecycle.STOPPED):
                 self._busy.pop(machine.id, None)
                 self._down.discard(machine.name)
 
-    def _announced(self, machine: MachineId, rollout: str, *, forced: bool) -> None:
-        truth = self.facts.truth(machine)
-        if truth is None:
+    def _in_hand(self, task: Task, before: TaskState | None, *, forced: bool) -> None:
+        if before is TaskState.FAILED:
+            return  # It goes back where it came from: it was ours, or down.
+        if task.repair and task.state is TaskState.ANNOUNCED:
+            return  # An ill machine takes nobody's place; should it get well, the start asks.
+        if before not in OURS or task.machine not in self._busy:
+            self._announced(task, forced=forced)
+
+    def _left_alone(self, task: Task) -> None:
+        """Its work has ended; a machine that was never taken down is free at once."""
+        truth = self.facts.truth(task.machine)
+        never_begun = task.state in (TaskState.CANCELLED, TaskState.SKIPPED)
+        if self._busy.get(task.machine) != task.rollout:
             return
-        (self._forced.add if forced else self._forced.discard)(machine)
-        known_down = not truth.serves
+        if never_begun or truth is None or (truth.serves and truth.platform.call is None):
+            del self._busy[task.machine]
+
+    def _announced(self, task: Task, *, forced: bool) -> None:
+        machine, rollout = task.machine, task.rollout
+        truth = self.facts.truth(machine)
+        if truth is None or not self._counts(truth):
+            return  # On its way out: it is not among those that must be up.
+        # Witnesses may say that it is down already, and then it costs nothing more.
+        free = forced or self.facts.looks_ill(truth)
+        (self._free.add if free else self._free.discard)(machine)
         for rule, selector in self._selecting(truth):
             zone = truth.zone if rule.per_zone else ""
             limit = limit_of(rule, self._size(rule, selector, zone))
             self._limits[(machine, rule.id)] = limit
-            if forced or known_down or machine in self._busy:
+            if free or machine in self._busy:
                 continue
             taken = self._taken(rule, selector, zone)
             if len(taken) + 1 > limit:
@@ -90,10 +107,9 @@ class BudgetChecker(BlindChecker):
     def began(self, truth: Truth, call: Call) -> None:
         if Verb(call.verb) not in TAKES_DOWN or not truth.serves:
             return
-        self._down.add(truth.name)
-        task = self.facts.in_hand.get(truth.id)
-        if task is not None and self.facts.rollouts[task.rollout].force:
+        if truth.id in self._free or self.facts.looks_ill(truth) or not self._counts(truth):
             return
+        self._down.add(truth.name)
         for rule, selector in self._selecting(truth):
             zone = truth.zone if rule.per_zone else ""
             now = limit_of(rule, self._size(rule, selector, zone))
@@ -103,7 +119,6 @@ class BudgetChecker(BlindChecker):
                 for name in self._down
                 if (other := self.facts.world.machines.get(name)) is not None
                 and self._is_in(other, selector, zone)
-                and other.id not in self._forced
             )
             if len(down) > limit:
                 raise RuleBroken(

@@ -26,6 +26,14 @@ from upkeep.sim.world import Truth
 
 STEP_MAX = timedelta(seconds=30)
 
+# What ends from these has been worked on; what was only announced leaves no trace.
+_WORKED_ON = (
+    TaskState.RUNNING,
+    TaskState.VERIFYING,
+    TaskState.BAKING,
+    TaskState.ROLLING_BACK,
+)
+
 # A rollout whose version fails on every machine may take so many batches: one to see it, one
 # in case the first machine's own state explains it.
 BATCHES_OF_A_BAD_VERSION = 3
@@ -39,6 +47,7 @@ class StartChecker(BlindChecker):
     def __init__(self, facts: Facts) -> None:
         super().__init__(facts)
         self._announced_at: dict[tuple[str, str], datetime] = {}
+        self._drained_at: dict[tuple[str, str], datetime] = {}
         self._known: set[str] = set()
         # (group, target) → why it must not begin again by itself.
         self._barred: dict[tuple[str, str], str] = {}
@@ -55,6 +64,8 @@ class StartChecker(BlindChecker):
             before_of[(task.rollout, task.machine)] = before
             if before in (None, TaskState.HELD) and task.state in OURS:
                 self._announced_at[(task.rollout, task.machine)] = commit.now
+            if task.state is TaskState.DRAINING:
+                self._drained_at[(task.rollout, task.machine)] = commit.now
         for rollout in commit.plan.rollouts:
             self._rollout(rollout)
         for action in commit.plan.actions:
@@ -84,6 +95,7 @@ class StartChecker(BlindChecker):
 
     def _start(self, commit: Commit, action: Action, task: Task) -> None:
         rollout = self.facts.rollouts[action.rollout]
+        key = (str(action.rollout), str(action.machine))
         what = f"{action.key} at {commit.now:%m-%d %H:%M:%S}"
         self._held_by_people(rollout, task, what)
         self._state(rollout, task, what)
@@ -92,14 +104,15 @@ class StartChecker(BlindChecker):
         if task.state is not TaskState.ROLLING_BACK:
             self._notice(rollout, task, commit.now, what)
         if not rollout.force:
-            self._time(rollout, commit.now, what)
+            # Work that was drained in good time is not stopped by the end of a window.
+            self._time(rollout, self._drained_at.get(key, commit.now), what)
             self._lost(rollout, what)
 
     def _held_by_people(self, rollout: Rollout, task: Task, what: str) -> None:
         for name in (str(rollout.group), str(rollout.id)):
             if name in self.facts.paused:
                 raise RuleBroken("PAUSED", f"{what}: a person has paused {name}")
-        if rollout.id in self.facts.cancelled:
+        if rollout.id in self.facts.cancelled and task.state is not TaskState.ROLLING_BACK:
             raise RuleBroken("CANCELLED", f"{what}: a person has cancelled {rollout.id}")
 
     def _state(self, rollout: Rollout, task: Task, what: str) -> None:
@@ -173,7 +186,7 @@ class BatchChecker(BlindChecker):
                 continue
             if before in (None, TaskState.HELD) and task.state in OURS:
                 begun.setdefault(task.rollout, []).append(task)
-            elif task.state in TERMINAL and (before in OURS or before is TaskState.BAKING):
+            elif task.state in TERMINAL and before in _WORKED_ON:
                 self._ended_at[rollout.id] = commit.now
         for rollout_id, tasks in begun.items():
             rollout = self.facts.rollouts[tasks[0].rollout]

@@ -17,7 +17,7 @@ from upkeep.core.model import (
 from upkeep.core.task import TaskState
 from upkeep.core.version import is_older, latest
 from upkeep.platforms.simulated import Call, SimulatedMachine
-from upkeep.sim.checkers import TAKES_DOWN, BlindChecker, Commit, Facts, RuleBroken
+from upkeep.sim.checkers import TAKES_DOWN, BlindChecker, Commit, Facts, RuleBroken, subject
 from upkeep.sim.world import Truth
 
 
@@ -46,11 +46,11 @@ class StateChecker(BlindChecker):
         self._holds(commit)
         for action in commit.plan.actions:
             task = self.facts.tasks[(action.rollout, action.machine)]
-            if task.state is TaskState.ROLLING_BACK:
+            if task.state is TaskState.ROLLING_BACK and not task.surge:
                 self._way_back(task, action.version)
 
     def _task(self, task: Task, before: TaskState | None) -> None:
-        truth = self.facts.truth(task.machine)
+        truth = self.facts.truth(subject(task))
         if truth is None:
             return
         rollout = self.facts.rollouts[task.rollout]
@@ -62,7 +62,7 @@ class StateChecker(BlindChecker):
         )
         if seen_well and rollout.verb in (Verb.RESTART, Verb.REPLACE_OS_DISK, Verb.START):
             self._is_well(task, truth, rollout.target)
-        if task.state is TaskState.ROLLED_BACK and task.healed:
+        if task.state is TaskState.ROLLED_BACK and task.healed and not task.surge:
             self._is_well(task, truth, self._image_before[key])
 
     def _is_well(self, task: Task, truth: Truth, version: str) -> None:
@@ -79,6 +79,8 @@ class StateChecker(BlindChecker):
         before = self._image_before.get((str(task.rollout), str(task.machine)))
         if version != before:
             raise RuleBroken("ROLLBACK", f"{task.machine} goes to {version}, it had {before}")
+        if task.repair:
+            return  # It was ill on what it had; it goes back there all the same.
         if (self.facts.world.image_of(group), version) not in self.facts.world.once_healthy:
             raise RuleBroken("ROLLBACK", f"{task.machine} goes to {version}, never healthy")
 
@@ -99,15 +101,8 @@ class StateChecker(BlindChecker):
         for machine in row.machines.values():
             if machine.id in held or not _outdated(machine, target):
                 continue
-            task = self.facts.in_hand.get(machine.id)
-            if task is None and not self._baking(row.tasks, machine.id):
+            if machine.id not in self.facts.at_work:
                 raise RuleBroken("HELD", f"{machine.name} is outdated: no action and no hold")
-
-    def _baking(self, tasks: dict, machine: MachineId) -> bool:  # type: ignore[type-arg]
-        return any(
-            (task := found.get(machine)) is not None and task.state is TaskState.BAKING
-            for found in tasks.values()
-        )
 
     def looked(self) -> None:
         """Claims of machines that have been well for long, and holds that have run out."""

@@ -51,6 +51,7 @@ class Facts:
 
     Attributes:
         in_hand: the task that has a machine in our hands; overlaps: two had it at once.
+        at_work: the task that is being done for a machine, on it or on its stand-in.
         tasks, rollouts: as last written, also those that have ended.
         intents: every action ever written, by key.
         paused: groups and rollouts that a person holds at this moment.
@@ -67,6 +68,7 @@ class Facts:
     store: MemoryStore
     tasks: dict[tuple[RolloutId, MachineId], Task] = field(default_factory=dict)
     in_hand: dict[MachineId, Task] = field(default_factory=dict)
+    at_work: dict[MachineId, Task] = field(default_factory=dict)
     overlaps: list[tuple[Task, Task]] = field(default_factory=list)
     rollouts: dict[RolloutId, Rollout] = field(default_factory=dict)
     intents: dict[str, Action] = field(default_factory=dict)
@@ -92,6 +94,11 @@ class Facts:
         """Down, and for so long that the server must know."""
         now, long = self.kernel.now, self.detect_s()
         return not truth.serves and now - truth.since > long and now - self.watched_since > long
+
+    def looks_ill(self, truth: Truth) -> bool:
+        """The witnesses may honestly say that it is not well: lately something was amiss."""
+        now, long = self.kernel.now, self.detect_s()
+        return now - truth.well_since < long or now - self.watched_since < long
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -166,6 +173,8 @@ def learn(facts: Facts, plan: Plan, now: datetime) -> Commit:
         key = (task.rollout, task.machine)
         before = facts.tasks.get(key)
         facts.tasks[key] = task
+        if task.stand_in:
+            facts.tasks[(task.rollout, task.stand_in)] = task
         if before is None or before.state is not task.state:
             moved.append((task, None if before is None else before.state))
         _enter_in_hand(facts, task)
@@ -173,10 +182,23 @@ def learn(facts: Facts, plan: Plan, now: datetime) -> Commit:
 
 
 def _enter_in_hand(facts: Facts, task: Task) -> None:
-    held = facts.in_hand.get(task.machine)
+    if task.state in OURS or task.state is TaskState.BAKING:
+        facts.at_work[task.machine] = task
+    elif (work := facts.at_work.get(task.machine)) and work.rollout == task.rollout:
+        del facts.at_work[task.machine]
+    machine = subject(task)
+    held = facts.in_hand.get(machine)
     if task.state in OURS:
         if held is not None and held.rollout != task.rollout:
             facts.overlaps.append((held, task))
-        facts.in_hand[task.machine] = task
+        facts.in_hand[machine] = task
     elif held is not None and held.rollout == task.rollout:
-        del facts.in_hand[task.machine]
+        del facts.in_hand[machine]
+    old = facts.in_hand.get(task.machine)
+    if task.stand_in and old is not None and old.rollout == task.rollout:
+        del facts.in_hand[task.machine]  # From now on its stand-in is worked on.
+
+
+def subject(task: Task) -> MachineId:
+    """The machine on which the task's work is done."""
+    return task.stand_in or task.machine

@@ -6,7 +6,7 @@ break rules, are as common as large ones, which break budgets.
 """
 
 import random
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from enum import StrEnum
 
@@ -177,7 +177,7 @@ def _group(
     kind = draws.choice(
         (GroupKind.SCALE_SET, GroupKind.SCALE_SET, GroupKind.AVAILABILITY_SET, GroupKind.LOOSE)
     )
-    policy = _policy(draws)
+    policy = replace(_policy(draws), max_surge=kind is GroupKind.SCALE_SET and draws.random() < 0.3)
     group = Group(
         id=GroupId(f"g{number}"),
         name=f"g{number}",
@@ -192,6 +192,7 @@ def _group(
         policy=policy,
         baked="1.0.0",
         next_ordinal=size,
+        quota=draws.choice((0, 0, size + 1, size + 5)),
     )
     machines = tuple(_machine(draws, group, ordinal, hosts) for ordinal in range(size))
     probe: dict[str, object] = {

@@ -30,6 +30,8 @@ class Hosting:
 
     def start(self) -> Replica:
         self._started += 1
+        for other in self.awake():
+            other.raise_mark()
         watches = self._watcher is None or not self._watcher.alive
         replica = Replica(
             self._site,

@@ -239,12 +239,12 @@ class MemoryStore:
                 return False
         self._write_group(row, plan.group)
         self._write_rollouts(row, plan)
-        for claim in plan.claims:
+        for key in plan.released:
+            row.claims.pop(key, None)
+        for claim in plan.claims:  # After: the same plan may give a place back and take it anew.
             row.claims[(claim.budget, claim.machine)] = claim
             if self.budgets[claim.budget].rule.rate:
                 self.budgets[claim.budget].started.append(claim.taken_at)
-        for key in plan.released:
-            row.claims.pop(key, None)
         for machine in plan.machines:
             self._write_machine(row, machine, now)
         for touched in sorted({c.machine for c in plan.claims} | {m for _, m in plan.released}):
@@ -478,12 +478,16 @@ class MemoryStore:
             after = replace(after, boots=sighting.boots)
         if sighting.powered_off is not None:
             after = replace(after, powered_off=sighting.powered_off)
+        if sighting.powered_off is not None:
+            after = replace(after, powered_off=sighting.powered_off)
         if sighting.phase is not None:
             after = replace(after, phase=sighting.phase)
         if sighting.skip is not None:
             after = replace(after, skip=sighting.skip)
         health = sighting.health
-        if health is None or health is before.health:
+        watch_from = row.extras[before.id].watch_from
+        old = sighting.watch_from is not None and sighting.watch_from != watch_from
+        if health is None or health is before.health or old:
             return after
         if sighting.watch_from not in (None, row.extras[before.id].watch_from):
             return after  # Seen before the machine's last work ended.

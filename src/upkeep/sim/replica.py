@@ -162,10 +162,17 @@ class Replica:
             self._busy = False
             self._on_enter(None)
 
+    def raise_mark(self) -> None:
+        """What a live process does every few seconds, made up for where it shows."""
+        if self.clock is not None:
+            self.clock.now()
+
     def die(self) -> None:
         """What it had begun goes on by itself, or stops half-way."""
         if not self.alive:
             return
+        if self.site.kernel.now >= self.frozen_until:
+            self.raise_mark()
         self.alive = False
         for leased in self.in_flight.values():
             if self.site.draws.random() < 0.5:
@@ -180,6 +187,7 @@ class Replica:
         Args:
             in_mid_step: it is caught between what the platform answers and the writing of it.
         """
+        self.raise_mark()
         self.frozen_until = until
         self._hold_results = in_mid_step
         for leased in self.in_flight.values():

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
+from math import inf
 from typing import Any
 
 from upkeep.core.model import MachineId, Verb
@@ -258,6 +259,8 @@ class Simulation:
             self._lease_moved(args[0], kwargs["fence"], kwargs["lease_until"])
         elif name in ("retry_action", "finish_action"):
             self._lease_moved(args[0], kwargs["fence"], None)
+            if self.hosting.current is not self.hosting.watcher():
+                self.kernel.after(2.0, self._reload)
         elif name == "park_group":
             raise RuleBroken("OUR_MISTAKE", kwargs["trace"])
 
@@ -322,7 +325,7 @@ class Simulation:
         group = self.store.group_of[key]
         row = self.store.groups[group].machines[key]
         truth = self.world.add(machine, group, row.zone, row.host, key)
-        truth.serves, truth.since = False, self.kernel.now
+        truth.serves, truth.since, truth.well_since = False, self.kernel.now, inf
         truth.seen = (0, False, False)
         self.facts.names[key] = row.name
         return truth

@@ -17,7 +17,7 @@ from upkeep.core.model import (
     System,
 )
 from upkeep.core.task import TaskState
-from upkeep.sim.checkers import Commit, Facts
+from upkeep.sim.checkers import Commit, Facts, subject
 from upkeep.sim.drawing import BAD
 
 
@@ -43,7 +43,7 @@ class Verdicts:
     def committed(self, commit: Commit, facts: Facts) -> None:
         for task, _ in commit.moved:
             if task.state in (TaskState.FAILED, TaskState.ROLLED_BACK) and not task.repair:
-                self._failed(facts, task.rollout, task.machine)
+                self._failed(facts, task.rollout, subject(task))
         for rollout in commit.plan.rollouts:
             if rollout.system is not System.OS_IMAGE or rollout.ended_at is None:
                 continue

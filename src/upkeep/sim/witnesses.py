@@ -18,7 +18,7 @@ from typing import Protocol
 from upkeep.agent.health import ProbeSettings, parse_settings
 from upkeep.core.model import GroupId, Health, MachineId
 from upkeep.engine.health_watch import SILENT_INTERVALS, DueProbe, HealthWatch
-from upkeep.ports import ProbeResult
+from upkeep.ports import Power, ProbeResult
 from upkeep.sim.kernel import Kernel
 from upkeep.sim.memory import MemoryStore
 from upkeep.sim.world import Truth, World
@@ -84,7 +84,7 @@ class Witnesses:
         self._sent: dict[str, int] = {}
         self._accepted: dict[str, int] = {}
         self._agent_lives: dict[str, bool] = {}
-        self._loaded: set[MachineId] = set()
+        self._begun: dict[MachineId, datetime] = {}
         self.since = kernel.now
         self.watch = HealthWatch(store)
 
@@ -96,11 +96,11 @@ class Witnesses:
         """Machines that were made or deleted, or worked on by another process."""
         watched = self._store.watched()
         self.watch.load(watched, now=self._process.engine_now())
-        present = {machine.machine for machine in watched}
+        begun = {machine.machine: machine.watch_from for machine in watched}
         for truth in self._world.machines.values():
-            if truth.id in present and truth.id not in self._loaded:
+            if truth.id in begun and begun[truth.id] != self._begun.get(truth.id):
                 self.stir(truth)
-        self._loaded = present
+        self._begun = begun
 
     def worked_on(self, truth: Truth) -> None:
         """This process has just recorded the end of an action on the machine."""
@@ -133,6 +133,7 @@ class Witnesses:
     def _round(self) -> None:
         self._round_at = None
         now = self._process.engine_now()
+        messages_fail = self._messages.lost or self._messages.late
         for name, restless in list(self._restless.items()):
             truth = self._world.machines.get(name)
             if truth is None:
@@ -140,7 +141,9 @@ class Witnesses:
                 continue
             self._check_in(truth, restless)
             self._probe(truth, now)
-            if self._kernel.now > restless.until:
+            if messages_fail:
+                restless.until = max(restless.until, self._kernel.now + 2 * self._agent_s + 120)
+            elif self._kernel.now > restless.until:
                 del self._restless[name]
         if self._kernel.now >= self._next_sweep:
             self._next_sweep = self._kernel.now + SWEEP_S
@@ -168,12 +171,18 @@ class Witnesses:
         if travel < messages.lost:
             restless.reported = None
             return
+        boots = truth.platform.boots
         if travel < messages.lost + messages.late:
-            self._later(lambda: self._hear(truth, inside, number))
+            self._later(lambda: self._hear_late(truth, inside, number, boots))
             return
         self._hear(truth, inside, number)
         if travel < messages.lost + messages.late + messages.doubled:
-            self._later(lambda: self._hear(truth, inside, number))
+            self._later(lambda: self._hear_late(truth, inside, number, boots))
+
+    def _hear_late(self, truth: Truth, inside: Health, number: int, boots: int) -> None:
+        """A connection dies with the operating system that opened it."""
+        if truth.platform.power is Power.RUNNING and truth.platform.boots == boots:
+            self._hear(truth, inside, number)
 
     def _hear(self, truth: Truth, inside: Health, number: int) -> None:
         if number < self._accepted.get(truth.name, 0):

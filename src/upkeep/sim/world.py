@@ -33,6 +33,8 @@ class Truth:
         ill_until: the machine's own fault lasts so long.
         agent_lost_until: the agent is cut off or dead so long, and nothing else is.
         serves: as of the last `refresh`; `since` is when that began.
+        seen: what a probe, the agent and the network show; `well_since` is since when nothing
+            of it has been amiss (`inf` while something is).
     """
 
     name: str
@@ -49,7 +51,8 @@ class Truth:
     agent_lost_until: float = 0.0
     serves: bool = True
     since: float = 0.0
-    seen: tuple[int, bool, bool] = (0, True, True)
+    seen: tuple[int, bool, bool] = (200, True, True)
+    well_since: float = -inf
 
 
 class World:
@@ -144,6 +147,7 @@ class World:
         seen = (self.probe(truth).status, self.agent_alive(truth), self.reachable(truth))
         if seen != truth.seen:
             truth.seen = seen
+            truth.well_since = now if seen == (200, True, True) else inf
             self.on_visible(truth)
 
     def refresh_all(self, truths: Iterable[Truth]) -> None:
