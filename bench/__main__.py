@@ -13,7 +13,7 @@ from pathlib import Path
 from bench.figure import Figure
 
 # In order of cost; each module has `measure() -> list[Figure]`.
-BENCHES = ("plan", "tick", "roll")
+BENCHES = ("plan", "tick", "checkins", "roll")
 
 
 def main() -> int:

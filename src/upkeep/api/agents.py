@@ -8,6 +8,7 @@ nor a disk ever stops the loop.
 
 import asyncio
 import logging
+import resource
 from collections.abc import Mapping
 from concurrent.futures import Executor
 from contextlib import suppress
@@ -37,6 +38,8 @@ SEEN_EVERY_S = 30.0
 SEEN_PER_TRANSACTION = 1_000
 GROUPS_PER_QUERY = 500
 REFRESH_EVERY_S = 0.05
+# Open files that polls leave to check-ins, pages, the database and platforms.
+FILES_RESERVED = 1_000
 # An agent that waits is given so much longer before it counts as silent.
 SLACK = timedelta(seconds=10)
 
@@ -57,6 +60,8 @@ class AgentEdge:
         self._clock = clock
         self._threads = threads
         self._times = services.agent_times
+        files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        self._polls_max = max(0, min(self._times.polls_max, files - FILES_RESERVED))
         self._writer = AgentWriter(services.database)
         self.registry = AgentRegistry()
         self.polls_open = 0
@@ -130,6 +135,10 @@ class AgentEdge:
             if commands is None:
                 commands = await self._commands(entry)
             reply = self._reply(entry, "", commands, is_long=is_long)
+        except asyncio.CancelledError:
+            # The server stops and has waited long enough; the agent comes again.
+            await answer_error(send, InputError(ProblemKind.UNAVAILABLE, "the server stops"))
+            return
         except Exception as error:
             await answer_error(send, input_error_from(error))
             return
@@ -320,7 +329,7 @@ class AgentEdge:
 
     def _may_poll(self, entry: Entry) -> bool:
         """Whether this agent may keep a request open: it does already, or there is room."""
-        return entry.waiter is not None or self.polls_open < self._times.polls_max
+        return entry.waiter is not None or self.polls_open < self._polls_max
 
     def _interval(self, *, is_long: bool) -> timedelta:
         seconds = self._times.long_s if is_long else self._times.interval_s

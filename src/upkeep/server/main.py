@@ -21,6 +21,7 @@ import uvicorn
 from upkeep.api.app import create_app
 from upkeep.api.certificates import Certificates, open_certificates
 from upkeep.api.change_feed import ChangeFeed
+from upkeep.api.serve_http import EdgeServer, raise_file_limit
 from upkeep.api.services import AGENT_ONLY, Services
 from upkeep.catalogue.blobs import BlobStore
 from upkeep.core.model import Plan
@@ -74,6 +75,7 @@ def serve(settings: ServerSettings) -> int:
     """
     if not __debug__:
         raise SettingsError("python -O strips the checks that keep machines safe: start without -O")
+    raise_file_limit()
     prepare_state(settings.state)
     database = Database(settings.database_url)
     migrate(database)
@@ -179,7 +181,7 @@ class _Assembly:
             timeout_graceful_shutdown=SHUTDOWN_S,
             backlog=BACKLOG,
         )
-        server = uvicorn.Server(config)
+        server = EdgeServer(config, self._app)
         sockets = [open_socket(address) for address in self._settings.listen]
         log.info("listening on %s, machines use %s", self._settings.listen,
                  self._settings.advertised)  # fmt: skip
