@@ -40,9 +40,13 @@ def percent_down(percent: int, *, size: int) -> int:
     return max(1, size * percent // 100)
 
 
-def allowed_down(budget: Budget, *, zone: str = "") -> int:
-    """How many of the selected machines may be down at once, in `zone` when it is per zone."""
-    size = budget.size.get(zone if budget.per_zone else "", 0)
+def allowed_down(budget: Budget, *, zone: str = "", left: int = 0) -> int:
+    """How many of the selected machines may be down at once, in `zone` when it is per zone.
+
+    Args:
+        left: machines that the budget's size counts and that count no more.
+    """
+    size = max(0, budget.size.get(zone if budget.per_zone else "", 0) - left)
     if budget.max_down is not None:
         if budget.percent:
             return percent_down(budget.max_down, size=size)
@@ -79,6 +83,8 @@ class Ledger:
         self._counted: dict[str, set[MachineId]] = {}
         self._used: dict[tuple[str, str], int] = {}
         self._started: dict[str, int] = {}
+        # Machines that the budgets' sizes still count and that have left in this plan.
+        self._left: dict[tuple[str, str], int] = {}
         for budget in self._budgets:
             members = budget.members
             counted = claimed[budget.id] | (down if members is None else down & members)
@@ -113,7 +119,7 @@ class Ledger:
                 continue  # Down already: taking it costs nobody anything more.
             zone = self._zone(budget, machine)
             used = self._used.get((budget.id, zone), 0)
-            allowed = allowed_down(budget, zone=zone)
+            allowed = self._allowed(budget, zone)
             where = f" in zone {zone}" if zone else ""
             if used + 1 > allowed:
                 return Hold(
@@ -160,7 +166,7 @@ class Ledger:
                 zone = self._zone(budget, machine)
                 slot = (budget.id, zone)
                 used = self._used.get(slot, 0) + 1
-                assert overdraft or used <= allowed_down(budget, zone=zone)
+                assert overdraft or used <= self._allowed(budget, zone)
                 self._used[slot] = used
                 counted.add(machine)
                 self._started[budget.id] = self._started.get(budget.id, 0) + 1
@@ -185,6 +191,20 @@ class Ledger:
             if machine in counted:
                 counted.remove(machine)
                 self._used[(budget.id, self._zone(budget, machine))] -= 1
+
+    def left(self, machine: Machine) -> None:
+        """A machine that counted until now leaves in this plan (stopped, on its way out).
+
+        Percentages and `min_available` are of those that stay: with at least 50 of 51 up, one
+        stopped for good leaves no place for a second.
+        """
+        for budget in self.of(machine.id):
+            slot = (budget.id, machine.zone if budget.per_zone else "")
+            self._left[slot] = self._left.get(slot, 0) + 1
+
+    def _allowed(self, budget: Budget, zone: str) -> int:
+        slot = (budget.id, zone if budget.per_zone else "")
+        return allowed_down(budget, zone=zone, left=self._left.get(slot, 0))
 
     def versions(self, claims: Iterable[Claim]) -> dict[str, int]:
         """What the commit must find unchanged for these claims to stand."""

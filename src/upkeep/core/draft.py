@@ -145,6 +145,10 @@ class Draft:
 
     def put_machine(self, machine: Machine, **changes: Any) -> Machine:
         machine = replace(machine, **changes) if changes else machine
+        before = self.machines.get(machine.id)
+        counted = before is not None and before.lifecycle is Lifecycle.PRESENT
+        if counted and machine.lifecycle is not Lifecycle.PRESENT:
+            self.ledger.left(machine)
         self.machines[machine.id] = machine
         self._changed_machines[machine.id] = None
         return machine
