@@ -178,6 +178,15 @@ def _group(
         (GroupKind.SCALE_SET, GroupKind.SCALE_SET, GroupKind.AVAILABILITY_SET, GroupKind.LOOSE)
     )
     policy = replace(_policy(draws), max_surge=kind is GroupKind.SCALE_SET and draws.random() < 0.3)
+    windows = _windows(draws, days, policy)
+    if windows is not None:
+        # Else a large group with one machine at a time would need months of nights.
+        policy = replace(
+            policy,
+            bake_time=min(policy.bake_time, timedelta(minutes=10)),
+            pause_between_batches=min(policy.pause_between_batches, timedelta(minutes=5)),
+            notice=min(policy.notice, timedelta(minutes=15)),
+        )
     group = Group(
         id=GroupId(f"g{number}"),
         name=f"g{number}",
@@ -211,7 +220,7 @@ def _group(
         probe=probe if source != "inside" or draws.random() < 0.5 else {},
         source=source,
         blackouts=_blackouts(draws, days),
-        windows=_windows(draws, days, policy),
+        windows=windows,
     )
 
 

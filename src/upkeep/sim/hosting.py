@@ -119,6 +119,7 @@ class Hosting:
         replica.freeze(until, in_mid_step=self._draws.random() < 0.5)
         self._pass_on_watch(replica)
         kernel.after(self._draws.uniform(10, 120), self._ensure)
+        kernel.at(until + 1, self._find_watcher)
         kernel.at(until + self._draws.uniform(30, 600), lambda: self._retire(replica))
 
     def start_second(self) -> None:

@@ -4,7 +4,7 @@
 """
 
 from upkeep.core.budget import is_down
-from upkeep.core.model import Health, HoldReason, Lifecycle, Machine, System
+from upkeep.core.model import BudgetId, Health, Hold, HoldReason, Lifecycle, Machine, System
 from upkeep.core.version import is_older, latest
 from upkeep.sim.check_budgets import limit_of
 from upkeep.sim.checkers import Facts
@@ -22,6 +22,10 @@ FOR_GOOD = frozenset(
         HoldReason.OPTED_OUT,
         HoldReason.SKIP_REQUESTED,
     }
+)
+# Waiting for other machines of the group.
+_AFTER_OTHERS = frozenset(
+    {HoldReason.RETRY_LATER, HoldReason.NOT_IN_ROLLOUT, HoldReason.BATCH_OPEN}
 )
 _BUDGETS = frozenset({HoldReason.BUDGET_SPENT, HoldReason.BUDGET_RESERVED})
 
@@ -67,21 +71,22 @@ def _machine(facts: Facts, row: GroupRow, machine: Machine, target: str) -> list
     return [f"{machine.name} is {machine.health} (in truth it serves: {truth.serves})"]
 
 
-def _is_for_good(facts: Facts, row: GroupRow, hold) -> bool:  # type: ignore[no-untyped-def]
+def _is_for_good(facts: Facts, row: GroupRow, hold: Hold) -> bool:
     if hold.reason in FOR_GOOD:
         return True
     if hold.reason in _BUDGETS:
         return _is_spent_for_good(facts, hold.budget)
+    if hold.reason not in _AFTER_OTHERS:
+        return False
+    # Machines that nobody can heal stop each attempt; a budget that stays spent, those behind.
     ill = [m for m in row.machines.values() if is_down(m)]
-    if hold.reason in (HoldReason.RETRY_LATER, HoldReason.NOT_IN_ROLLOUT, HoldReason.BATCH_OPEN):
-        # Machines that nobody can heal stop each attempt, or hold the places before this one.
-        return len(ill) > 1
-    return False
+    others = [other for other, _ in row.holds.values() if other.reason in _BUDGETS]
+    return len(ill) > 1 or any(_is_spent_for_good(facts, other.budget) for other in others)
 
 
-def _is_spent_for_good(facts: Facts, budget: str) -> bool:
+def _is_spent_for_good(facts: Facts, budget: BudgetId) -> bool:
     """It allows nobody down, or those who are down have been given up."""
-    row = facts.store.budgets[budget]  # type: ignore[index]
+    row = facts.store.budgets[budget]
     sizes: dict[str, int] = {}
     used: dict[str, int] = {}
     for (_, zone), count in row.size.items():

@@ -503,11 +503,12 @@ class MemoryStore:
     def _in_hand(self, row: GroupRow, machine: MachineId) -> bool:
         if any(a.action.machine == machine and a.attempts for a in self._pending.values()):
             return True
-        for tasks in row.tasks.values():
-            task = tasks.get(machine)
-            if task is not None and (task.state in IN_HAND or task.state is TaskState.BAKING):
-                return True
-        return False
+        return any(
+            (task.state in IN_HAND or task.state is TaskState.BAKING)
+            and machine in (task.machine, task.stand_in)
+            for tasks in row.tasks.values()
+            for task in tasks.values()
+        )
 
     @_write
     def mark_group(self, group: GroupId, *, now: datetime) -> None:
