@@ -175,7 +175,9 @@ def _judge_batch(draft: Draft, rollout: Rollout) -> Rollout:
         return rollout
     touched = [t for t in draft.tasks_of(rollout) if t.batch > 0 and t.state in TERMINAL]
     touched = [t for t in touched if t.state not in (TaskState.CANCELLED, TaskState.SKIPPED)]
-    failed = [t for t in touched if t.failure is not Failure.NONE and not t.repair]
+    # A repair that did not heal proves nothing, for the version or against it.
+    touched = [t for t in touched if not (t.repair and t.failure is not Failure.NONE)]
+    failed = [t for t in touched if t.failure is not Failure.NONE]
     limit = rollout.policy.max_unhealthy_upgraded_percent
     unusable = [t for t in failed if t.failure is Failure.IMAGE_UNUSABLE]
     if unusable:
