@@ -82,6 +82,8 @@ class StartChecker(BlindChecker):
         if rollout.id not in self._known:
             self._known.add(rollout.id)
             automatic = rollout.started_by is StartedBy.PLATFORM
+            if not automatic and not self._barred.get(key, "").endswith("guilty"):
+                self._barred.pop(key, None)  # People may change their minds.
             if automatic and rollout.system is System.OS_IMAGE and key in self._barred:
                 raise RuleBroken(
                     "BEGUN_AGAIN", f"{rollout.id} to {rollout.target}: {self._barred[key]}"

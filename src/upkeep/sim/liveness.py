@@ -25,7 +25,12 @@ FOR_GOOD = frozenset(
 )
 # Waiting for other machines of the group.
 _AFTER_OTHERS = frozenset(
-    {HoldReason.RETRY_LATER, HoldReason.NOT_IN_ROLLOUT, HoldReason.BATCH_OPEN}
+    {
+        HoldReason.RETRY_LATER,
+        HoldReason.NOT_IN_ROLLOUT,
+        HoldReason.BATCH_OPEN,
+        HoldReason.FAILED_HERE,
+    }
 )
 _BUDGETS = frozenset({HoldReason.BUDGET_SPENT, HoldReason.BUDGET_RESERVED})
 
