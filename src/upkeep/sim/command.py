@@ -1,5 +1,6 @@
 """`upkeep simulate`: seeds in, a summary out; exit code 1 if a rule was broken."""
 
+import argparse
 import sys
 from collections.abc import Iterable
 from typing import TextIO
@@ -81,3 +82,30 @@ def simulate(
         rest = ", ".join(str(result.seed) for result in summary.broken[shown:])
         print(f"also broken: {rest}", file=out)
     return 1 if summary.broken else 0
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="upkeep simulate", description=(__doc__ or "").splitlines()[0]
+    )
+    parser.add_argument("--seeds", "--seed", default="1..50", help="one (7) or many (1..50)")
+    parser.add_argument("--machines", type=int, help="fixed number of machines in each world")
+    parser.add_argument("--days", type=int, help="fixed number of days with faults")
+    parser.add_argument("--bad-versions", action="store_true", help="measure blame")
+    parser.add_argument("--processes", type=int, default=0, help="0: one for each core")
+    parser.add_argument("--no-table", action="store_true", help="leave the table of faults out")
+    parser.add_argument("--verbose", action="store_true", help="a line for each world")
+    given = parser.parse_args(arguments)
+    try:
+        seeds = parse_seeds(given.seeds)
+    except SeedsError as error:
+        parser.error(str(error))
+    return simulate(
+        seeds=seeds,
+        machines=given.machines,
+        days=given.days,
+        bad_versions=given.bad_versions,
+        processes=given.processes,
+        table=not given.no_table,
+        verbose=given.verbose,
+    )

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from functools import partial
 
-from upkeep.core.model import GroupId, MachineId
+from upkeep.core.model import GroupId, MachineId, Task
 from upkeep.core.task import TaskState
 from upkeep.platforms.simulated import Course, Reach, Verb
 from upkeep.ports import DriverError, DriverErrorKind
@@ -69,6 +69,11 @@ _DRIVER = (
     Fault.DRIVER_HANG,
     Fault.NO_SPACE,
 )
+_OF_ONE_MACHINE = frozenset(
+    {Fault.MACHINE_ILL, Fault.MACHINE_ILL_LONG, Fault.POWER_CUT, Fault.AGENT_LOST}
+)
+# States that are rare or short.
+_SHORT = frozenset(TaskState) - {TaskState.HELD, TaskState.RUNNING, TaskState.DONE}
 # Kinds that measure blame: what makes machines look bad when the version is not.
 BLAME_FAULTS = (
     Fault.MACHINE_ILL,
@@ -130,11 +135,14 @@ class Faults:
             kind = self._draws.choice(kinds)
             at = self._draws.uniform(0, drawing.days) * DAY
             self._kernel.at(at, partial(self._strike, kind))
+        # A fault of one machine meets one task only, so it has to come more often.
+        weights = [4 if kind in _OF_ONE_MACHINE else 1 for kind in kinds]
+        states = [state for state in TaskState for _ in range(2 if state in _SHORT else 1)]
         for _ in range(round(rate * 16)):
             self._ambushes.append(
                 _Ambush(
-                    self._draws.choice(kinds),
-                    self._draws.choice(tuple(TaskState)),
+                    self._draws.choices(kinds, weights)[0],
+                    self._draws.choice(states),
                     self._draws.uniform(0, drawing.days * 0.8) * DAY,
                 )
             )
@@ -150,13 +158,13 @@ class Faults:
                 if ambush.state is task.state and ambush.after <= self._kernel.now:
                     self._ambushes.remove(ambush)
                     wait = self._draws.choice((0.0, 0.0, 1.0, 10.0, 40.0))
-                    self._kernel.after(wait, partial(self._strike, ambush.kind, task.machine))
+                    self._kernel.after(wait, partial(self._strike, ambush.kind, task))
                     break
 
-    def _strike(self, kind: Fault, machine: MachineId | None = None) -> None:
+    def _strike(self, kind: Fault, ambushed: Task | None = None) -> None:
         if not self.on:
             return
-        truth = self._facts.truth(machine) if machine else None
+        truth = self._facts.truth(ambushed.machine) if ambushed else None
         if truth is None:
             everybody = list(self._world.machines.values())
             if not everybody:
@@ -166,11 +174,19 @@ class Faults:
         if reach is None:
             return
         self._kernel.tell(f"fault: {kind} ({truth.name})")
+        if ambushed is not None and not self._is_open(ambushed):
+            # Its rollout ended with it; the fault met it all the same.
+            task = self._facts.tasks[(ambushed.rollout, ambushed.machine)]
+            self.met[(kind.value, task.state.value)] += 1
         for row in self._facts.store.groups.values():
             for tasks in row.tasks.values():
                 for task in tasks.values():
                     if reach(task.machine):
                         self.met[(kind.value, task.state.value)] += 1
+
+    def _is_open(self, task: Task) -> bool:
+        group = self._facts.rollouts[task.rollout].group
+        return task.rollout in self._facts.store.groups[group].open
 
     def _apply(self, kind: Fault, truth: Truth) -> Callable[[MachineId], bool] | None:
         """Bring it about; answers whom it reaches, or None if there was nothing to break."""
@@ -181,7 +197,7 @@ class Faults:
             return lambda machine: machine in members
         if kind in (Fault.HOST_LOST, Fault.ZONE_LOST):
             return self._lose_domain(kind, truth)
-        if kind in (Fault.MACHINE_ILL, Fault.MACHINE_ILL_LONG, Fault.POWER_CUT, Fault.AGENT_LOST):
+        if kind in _OF_ONE_MACHINE:
             self._harm(kind, truth)
             return lambda machine: machine == truth.id
         if self._harm_all(kind):
