@@ -12,12 +12,10 @@ from datetime import datetime, timedelta
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from upkeep.core.admission import DISRUPTIVE
-from upkeep.core.blame import LOST_MACHINES_MIN, RESUME_AFTER
 from upkeep.core.model import (
     OPEN_STATES,
     Budget,
     BudgetId,
-    Domain,
     Group,
     GroupId,
     Health,
@@ -41,6 +39,7 @@ from upkeep.engine.fleet_store import (
     WatchedMachine,
 )
 from upkeep.ports import MachineStatus, Power
+from upkeep.sim.memory_domains import DomainTally, is_away
 from upkeep.sim.memory_rows import (
     ActionRow,
     ActionState,
@@ -59,9 +58,6 @@ _REMEMBERED = (System.OS_IMAGE, System.SCALE)
 _RENEWS = DISRUPTIVE | {Verb.SWITCH_BACK, Verb.START}
 
 _WAITING = (HoldReason.BUDGET_SPENT, HoldReason.BUDGET_RESERVED)
-
-# Kind, name, and the group whose own it is (zones and hosts are the fleet's).
-_DomainKey = tuple[str, str, str]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -103,9 +99,7 @@ class MemoryStore:
         self.actions: dict[str, ActionRow] = {}
         self._pending: dict[str, ActionRow] = {}  # Those not DONE, oldest first.
         self.budgets_of: dict[GroupId, list[BudgetRow]] = {}
-        # Domain → size, and machine → when it was lost and came back.
-        self._domain_size: dict[_DomainKey, int] = {}
-        self._away: dict[_DomainKey, dict[MachineId, tuple[datetime, datetime | None]]] = {}
+        self._domains = DomainTally()
         self._mark: datetime | None = None
 
     # Planning.
@@ -162,7 +156,7 @@ class MemoryStore:
             budgets=tuple(self._budget(b, row, now) for b in self.budgets_of[group]),
             claims=tuple(row.claims[key] for key in sorted(row.claims)),
             calls=tuple(row.calls.values()),
-            domains=self._domains(row, machines, now),
+            domains=self._domains.read(row.group, machines, now),
             windows=row.windows,
             blackouts=row.blackouts,
             clock_stepped=clock_stepped,
@@ -203,31 +197,6 @@ class MemoryStore:
                     candidate = (hold.priority, since)
                     first = candidate if first is None else min(first, candidate)
         return first
-
-    def _domains(
-        self, row: GroupRow, machines: Sequence[Machine], now: datetime
-    ) -> tuple[Domain, ...]:
-        """Those of the group's domains in which enough machines are away."""
-        if not self._away:
-            return ()
-        domains = []
-        for key in sorted({key for m in machines for key in _domains_of(row.group, m)}):
-            away = self._away.get(key)
-            if not away:
-                continue
-            for machine, (lost_at, back_at) in list(away.items()):
-                if back_at is not None and lost_at <= back_at <= now - RESUME_AFTER:
-                    del away[machine]
-            if len(away) >= LOST_MACHINES_MIN:
-                domains.append(
-                    Domain(
-                        kind=key[0],
-                        name=key[1],
-                        size=self._domain_size.get(key, 0),
-                        away=tuple(sorted(away.values(), key=lambda case: case[0])),
-                    )
-                )
-        return tuple(domains)
 
     @_write
     def commit_plan(self, plan: Plan, read: ReadMark, *, now: datetime) -> bool:
@@ -495,7 +464,7 @@ class MemoryStore:
         if health is Health.UNKNOWN:
             if not self._in_hand(row, before.id):
                 after = replace(after, lost_at=now)
-        elif health is not Health.INITIALIZING and _is_away(before):
+        elif health is not Health.INITIALIZING and is_away(before):
             # Also after work that began while it was away: it has been seen again.
             after = replace(after, back_at=now)
         return after
@@ -560,7 +529,8 @@ class MemoryStore:
         row.machines[machine.id] = machine
         row.machines_sorted = None
         self.group_of[machine.id] = row.group.id
-        self._count_domains(row.group, before, machine)
+        if self._domains.count(row.group, before, machine):
+            self._wake_those_who_wait_for_domains(row.group.id)
         self._recount(row, machine.id)
 
     def _forget_machine(self, row: GroupRow, machine: MachineId) -> None:
@@ -574,7 +544,8 @@ class MemoryStore:
             del row.claims[key]
         for action in [k for k, a in self._pending.items() if a.action.machine == machine]:
             self._pending.pop(action).state = ActionState.DONE
-        self._count_domains(row.group, before, None)
+        if self._domains.count(row.group, before, None):
+            self._wake_those_who_wait_for_domains(row.group.id)
         self._recount(row, machine)
 
     def _recount(self, row: GroupRow, machine: MachineId) -> None:
@@ -593,23 +564,6 @@ class MemoryStore:
                         self.mark_row(waiting, since)
                         break
 
-    def _count_domains(self, group: Group, before: Machine | None, after: Machine | None) -> None:
-        for machine, change in ((before, -1), (after, 1)):
-            if machine is not None and machine.lifecycle is Lifecycle.PRESENT:
-                for key in _domains_of(group, machine):
-                    self._domain_size[key] = self._domain_size.get(key, 0) + change
-        known = after or before
-        assert known is not None
-        was, now_is = _case(before), _case(after)
-        if was == now_is:
-            return
-        for key in _domains_of(group, known):
-            if now_is is None:
-                self._away.get(key, {}).pop(known.id, None)
-            else:
-                self._away.setdefault(key, {})[known.id] = now_is
-        self._wake_those_who_wait_for_domains(group.id)
-
     def _wake_those_who_wait_for_domains(self, group: GroupId) -> None:
         """A machine lost or back may end a `DOMAIN_LOST` of groups other than its own."""
         for row in self.groups.values():
@@ -619,27 +573,6 @@ class MemoryStore:
                 if hold.reason is HoldReason.DOMAIN_LOST:
                     self.mark_row(row, since)
                     break
-
-
-def _domains_of(group: Group, machine: Machine) -> list[_DomainKey]:
-    keys = [("zone", machine.zone, "")] if machine.zone else []
-    if machine.host:
-        keys.append(("host", machine.host, ""))
-    if group.fault_domains > 1:
-        keys.append(("fault_domain", f"{machine.zone}/{machine.fault_domain}", group.id))
-    return keys
-
-
-def _is_away(machine: Machine) -> bool:
-    lost_at, back_at = machine.lost_at, machine.back_at
-    return lost_at is not None and (back_at is None or back_at < lost_at)
-
-
-def _case(machine: Machine | None) -> tuple[datetime, datetime | None] | None:
-    """When it was lost and came back, if it counts as a case of its domains."""
-    if machine is None or machine.lost_at is None or machine.lifecycle is not Lifecycle.PRESENT:
-        return None
-    return machine.lost_at, machine.back_at
 
 
 def _claimable(row: ActionRow, now: datetime) -> bool:
