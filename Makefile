@@ -24,6 +24,7 @@ check: $(STAMP) ## lint, types and the fast tests: under 90 s
 	.venv/bin/ruff check src tests bench
 	.venv/bin/mypy
 	$(PYTHON) -m pytest -n 2 -m "not machines and not slow"
+	$(PYTHON) -m upkeep.sim --seeds 1..50
 
 test: $(STAMP) ## everything that one machine can: real machines, crashes, browser
 	$(PYTHON) -m pytest -n 2 -m "not machines"
