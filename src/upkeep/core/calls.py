@@ -10,11 +10,8 @@ from upkeep.core.draft import Draft
 from upkeep.core.model import (
     Lifecycle,
     OperatorCall,
-    Rollout,
-    RolloutId,
     StartedBy,
     System,
-    Task,
     Verb,
 )
 from upkeep.core.systems import os_image
@@ -62,29 +59,15 @@ def _begin(draft: Draft, call: OperatorCall) -> str:
         machines.append(machine)
     if not machines:
         return "no machine was named"
-    group = draft.group
-    rollout = Rollout(
-        id=RolloutId(f"ro_{group.id}_{group.next_rollout}"),
-        group=group.id,
-        system=System.OPERATOR,
-        verb=call.verb,
-        policy=group.policy,
+    draft.begin_rollout(
+        System.OPERATOR,
+        call.verb,
+        machines,
+        policy=draft.group.policy,
         size=len(machines),
         started_by=StartedBy.USER,
-        started_at=draft.now,
         force=call.force,
     )
-    draft.group = replace(group, next_rollout=group.next_rollout + 1)
-    draft.put_rollout(rollout)
-    for machine in machines:
-        draft.put_task(
-            Task(
-                rollout=rollout.id,
-                machine=machine.id,
-                state_since=draft.now,
-                clock_from=draft.now,
-            )
-        )
     if call.verb is Verb.DELETE:
         # A person removes machines for good: the group should not make them again.
         draft.group = replace(draft.group, capacity=max(0, draft.group.capacity - len(machines)))

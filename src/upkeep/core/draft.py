@@ -23,9 +23,11 @@ from upkeep.core.model import (
     Machine,
     MachineId,
     Plan,
+    RollingPolicy,
     Rollout,
     RolloutId,
     Snapshot,
+    StartedBy,
     System,
     Task,
     Verb,
@@ -135,6 +137,46 @@ class Draft:
                 self.in_hand[machine] = task
             elif (held := self.in_hand.get(machine)) and held.rollout == task.rollout:
                 del self.in_hand[machine]
+
+    def begin_rollout(
+        self,
+        system: System,
+        verb: Verb,
+        machines: Iterable[Machine],
+        *,
+        policy: RollingPolicy,
+        size: int,
+        target: str = "",
+        started_by: StartedBy = StartedBy.PLATFORM,
+        force: bool = False,
+    ) -> Rollout:
+        """A new rollout with a held task for each machine; its number is the group's next."""
+        rollout = self.put_rollout(
+            Rollout(
+                id=RolloutId(f"ro_{self.group.id}_{self.group.next_rollout}"),
+                group=self.group.id,
+                system=system,
+                verb=verb,
+                target=target,
+                policy=policy,
+                size=size,
+                started_by=started_by,
+                started_at=self.now,
+                force=force,
+            )
+        )
+        self.group = replace(self.group, next_rollout=self.group.next_rollout + 1)
+        for machine in machines:
+            self.put_task(
+                Task(
+                    rollout=rollout.id,
+                    machine=machine.id,
+                    state_since=self.now,
+                    clock_from=self.now,
+                    previous=machine.image if target else "",
+                )
+            )
+        return rollout
 
     def put_rollout(self, rollout: Rollout, **changes: Any) -> Rollout:
         rollout = replace(rollout, **changes) if changes else rollout

@@ -18,11 +18,8 @@ from upkeep.core.model import (
     Lifecycle,
     Machine,
     MachineId,
-    Rollout,
     RolloutCode,
-    RolloutId,
     System,
-    Task,
     Verb,
 )
 from upkeep.core.systems.os_image import version_for_new_machine
@@ -163,26 +160,12 @@ def _make(draft: Draft, live: list[Machine], count: int) -> list[Machine]:
 def _begin(draft: Draft, verb: Verb, machines: list[Machine], *, target: str) -> None:
     if not machines:
         return
-    group = draft.group
-    rollout = Rollout(
-        id=RolloutId(f"ro_{group.id}_{group.next_rollout}"),
-        group=group.id,
-        system=System.SCALE,
-        verb=verb,
+    rollout = draft.begin_rollout(
+        System.SCALE,
+        verb,
+        machines,
         target=target,
-        policy=replace(group.policy, max_unhealthy_upgraded_percent=100),
+        policy=replace(draft.group.policy, max_unhealthy_upgraded_percent=100),
         size=len(machines),
-        started_at=draft.now,
     )
-    draft.group = replace(draft.group, next_rollout=group.next_rollout + 1)
-    draft.put_rollout(rollout)
-    for machine in machines:
-        draft.put_task(
-            Task(
-                rollout=rollout.id,
-                machine=machine.id,
-                state_since=draft.now,
-                clock_from=draft.now,
-            )
-        )
     draft.tell(f"{verb} {len(machines)} machines ({rollout.id})")

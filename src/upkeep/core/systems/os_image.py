@@ -28,11 +28,9 @@ from upkeep.core.model import (
     Priority,
     Rollout,
     RolloutCode,
-    RolloutId,
     RolloutState,
     StartedBy,
     System,
-    Task,
     Verb,
 )
 from upkeep.core.rolling import open_batch, stop_rollout
@@ -174,34 +172,19 @@ def begin(
 
     A rollout that a person started does not roll machines back by itself (sheet §2.8).
     """
-    group = draft.group
-    policy = group.policy
+    policy = draft.group.policy
     if started_by is StartedBy.USER:
         policy = replace(policy, auto_rollback=False, rollback_on_breach=False)
-    rollout = Rollout(
-        id=RolloutId(f"ro_{group.id}_{group.next_rollout}"),
-        group=group.id,
-        system=System.OS_IMAGE,
-        verb=Verb.REPLACE_OS_DISK,
+    rollout = draft.begin_rollout(
+        System.OS_IMAGE,
+        Verb.REPLACE_OS_DISK,
+        candidates,
         target=target,
         policy=policy,
         size=len(draft.present()),
         started_by=started_by,
-        started_at=draft.now,
         force=force,
     )
-    draft.group = replace(group, next_rollout=group.next_rollout + 1)
-    draft.put_rollout(rollout)
-    for machine in candidates:
-        draft.put_task(
-            Task(
-                rollout=rollout.id,
-                machine=machine.id,
-                state_since=draft.now,
-                clock_from=draft.now,
-                previous=machine.image,
-            )
-        )
     draft.tell(f"rollout {rollout.id} to {target} begins: {len(candidates)} machines")
     return rollout
 
