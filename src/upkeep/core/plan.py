@@ -3,6 +3,7 @@
     1. settle   settle.py, rolling.py   what was seen moves tasks, tasks move rollouts
     2. propose  calls.py, scale.py, systems/*.py   what should be done
     3. admit    admission.py   what may begin now; everything else gets a hold with a reason
+                (refusals.py: why not; systems/scheduled_events.py: notice, drain, start)
     4. emit     draft.py       the differences, to be written in one transaction
 
 The same snapshot and the same `now` give a plan that is equal byte for byte.  Nothing here reads

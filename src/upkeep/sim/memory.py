@@ -11,7 +11,6 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
-from upkeep.core.admission import DISRUPTIVE
 from upkeep.core.model import (
     OPEN_STATES,
     Budget,
@@ -30,6 +29,7 @@ from upkeep.core.model import (
     System,
     Verb,
 )
+from upkeep.core.refusals import DISRUPTIVE
 from upkeep.core.task import IN_HAND, TaskState
 from upkeep.engine.fleet_store import (
     ActionResult,

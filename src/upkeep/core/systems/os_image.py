@@ -2,7 +2,7 @@
 
 Reads beside the sheet os-image §2.  This file *proposes*: it decides which version a group should
 run, when a rollout begins, which machines are its candidates, and why none begins.  Batches and
-gates are in rolling.py; whether a machine may be touched now is decided in admission.py.
+gates are in rolling.py; whether a machine may be touched now is decided in refusals.py.
 
 A rollout begins by itself when `latest` (version.py) is newer than what some machine runs.  It
 does not begin when
@@ -14,7 +14,7 @@ does not begin when
 """
 
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import timedelta
 
 from upkeep.core.draft import Draft
 from upkeep.core.model import (
@@ -33,6 +33,7 @@ from upkeep.core.model import (
     System,
     Verb,
 )
+from upkeep.core.refusals import UNREACHABLE, Refusal, refusal_by_owner
 from upkeep.core.rolling import open_batch, stop_rollout
 from upkeep.core.task import TERMINAL, TaskState
 from upkeep.core.version import is_older, is_usable, latest
@@ -104,10 +105,9 @@ def _begin_or_explain(draft: Draft, target: str) -> None:
         return
     refusal = _why_not(draft, target)
     if refusal is not None:
-        reason, until, text = refusal
-        draft.wake_at(until)
+        draft.wake_at(refusal[1])
         for machine in machines:
-            draft.holds.append(_hold(machine, reason, text, until))
+            draft.holds.append(_hold(machine, refusal))
         return
     candidates = [m for m in machines if (_why_not_machine(m)) is None]
     if any(m.health is not Health.UNKNOWN for m in candidates):
@@ -115,7 +115,7 @@ def _begin_or_explain(draft: Draft, target: str) -> None:
     _explain(draft, machines)
 
 
-def _why_not(draft: Draft, target: str) -> tuple[HoldReason, datetime | None, str] | None:
+def _why_not(draft: Draft, target: str) -> Refusal | None:
     """Why no rollout to the target begins by itself in this group."""
     if not draft.group.auto_upgrade:
         text = "automatic OS image upgrade is off: switch it on, or start a rollout by hand"
@@ -149,15 +149,13 @@ def _was_attempt(rollout: Rollout) -> bool:
     )
 
 
-def _why_not_machine(machine: Machine) -> tuple[HoldReason, str] | None:
+def _why_not_machine(machine: Machine) -> Refusal | None:
     """Why one machine is left out when a rollout is frozen."""
-    if machine.protected:
-        return HoldReason.PROTECTED, "remove its protection"
-    if machine.opted_out:
-        return HoldReason.OPTED_OUT, "opt the machine in again"
-    if machine.skip:
-        return HoldReason.SKIP_REQUESTED, "its application stops asking to be skipped"
-    return None
+    refusal = refusal_by_owner(machine)
+    if refusal is None and machine.skip:
+        text = "its application stops asking to be skipped"
+        return HoldReason.SKIP_REQUESTED, None, text
+    return refusal
 
 
 def begin(
@@ -225,13 +223,12 @@ def _explain_left_out(draft: Draft, machines: list[Machine]) -> None:
     for machine in machines:
         refusal = _why_not_machine(machine)
         if refusal is not None:
-            draft.holds.append(_hold(machine, refusal[0], refusal[1], None))
+            draft.holds.append(_hold(machine, refusal))
         elif machine.health is Health.UNKNOWN:
-            text = "the agent or the prober reaches the machine again"
-            draft.holds.append(_hold(machine, HoldReason.UNREACHABLE, text, None))
+            draft.holds.append(_hold(machine, UNREACHABLE))
         else:
             text = "the running rollout ends; the next one takes this machine"
-            draft.holds.append(_hold(machine, HoldReason.NOT_IN_ROLLOUT, text, None))
+            draft.holds.append(_hold(machine, (HoldReason.NOT_IN_ROLLOUT, None, text)))
 
 
 def _explain_outsiders(draft: Draft, rollout: Rollout, target: str) -> None:
@@ -244,20 +241,21 @@ def _explain_outsiders(draft: Draft, rollout: Rollout, target: str) -> None:
             left.append(machine)
         elif task.state in (TaskState.FAILED, TaskState.ROLLED_BACK):
             text = f"its own failure is looked into, or the next rollout: {task.detail}"
-            draft.holds.append(_hold(machine, HoldReason.FAILED_HERE, text, None))
+            draft.holds.append(_hold(machine, (HoldReason.FAILED_HERE, None, text)))
         elif task.state is TaskState.CANCELLED and rollout.state is RolloutState.CANCELLING:
             text = "restart the rollout, or publish a newer version"
-            draft.holds.append(_hold(machine, HoldReason.CANCELLING, text, None))
+            draft.holds.append(_hold(machine, (HoldReason.CANCELLING, None, text)))
         elif task.state is TaskState.CANCELLED and rollout.state is RolloutState.ROLLING_BACK:
             text = f"publish a version after {rollout.target}, or restart the rollout"
-            draft.holds.append(_hold(machine, HoldReason.HALTED, text, None))
+            draft.holds.append(_hold(machine, (HoldReason.HALTED, None, text)))
         elif task.state in TERMINAL:
             left.append(machine)
     _explain_left_out(draft, left)
 
 
-def _hold(machine: Machine, reason: HoldReason, text: str, until: datetime | None) -> Hold:
+def _hold(machine: Machine, refusal: Refusal) -> Hold:
     assert machine.lifecycle is Lifecycle.PRESENT
+    reason, until, text = refusal
     return Hold(
         machine=machine.id,
         system=System.OS_IMAGE,

@@ -1,0 +1,143 @@
+"""Why work may not begin now: the answers of the gate, and the claims that let it begin.
+
+A refusal is a reason, until when if that is known, and what would lift it; `hold` writes one down
+for a machine.  Asked in this order: what stops the whole rollout (a person's pause, the clock, a
+lost domain, then windows and blackouts), what stops one machine, and last the budgets.
+"""
+
+from datetime import datetime, timedelta
+
+from upkeep.core.draft import Draft
+from upkeep.core.model import (
+    Health,
+    Hold,
+    HoldReason,
+    Lifecycle,
+    Machine,
+    Priority,
+    Rollout,
+    RolloutState,
+    System,
+    Task,
+    Verb,
+)
+from upkeep.core.rolling import time_needed
+from upkeep.core.window import time_refusal
+
+# These take a serving machine down; the others bring one up.
+DISRUPTIVE = frozenset({Verb.STOP, Verb.RESTART, Verb.REPLACE_OS_DISK, Verb.DELETE})
+
+# What ended in the last step of a plan (a rollout, a task) is settled in the next one.
+SOON = timedelta(milliseconds=1)
+
+Refusal = tuple[HoldReason, datetime | None, str]
+
+UNREACHABLE: Refusal = (
+    HoldReason.UNREACHABLE,
+    None,
+    "the agent or the prober reaches the machine again",
+)
+
+
+def priority_of(rollout: Rollout) -> Priority:
+    if rollout.system in (System.OPERATOR, System.SCALE):
+        return Priority.OPERATOR
+    if rollout.state is RolloutState.ROLLING_BACK:
+        return Priority.REPAIR
+    return Priority.OTHER
+
+
+def refusal_for_all(draft: Draft, rollout: Rollout) -> Refusal | None:
+    """What stops every start of the rollout at this moment."""
+    refusal = refusal_now(draft, rollout)
+    if refusal is not None or rollout.verb not in DISRUPTIVE or rollout.force:
+        return refusal
+    windows = draft.snapshot.windows if rollout.system is System.OS_IMAGE else None
+    return time_refusal(
+        windows, draft.snapshot.blackouts, reserve=time_needed(rollout.policy), now=draft.now
+    )
+
+
+def refusal_now(draft: Draft, rollout: Rollout) -> Refusal | None:
+    """What stops also a machine that has been drained in good time."""
+    if draft.group.paused:
+        return HoldReason.PAUSED, None, "resume the group"
+    if rollout.paused:
+        return HoldReason.PAUSED, None, "resume the rollout"
+    if rollout.verb not in DISRUPTIVE:
+        return None
+    if draft.snapshot.clock_stepped:
+        text = "the clock and the server's own time agree again, or an operator accepts the step"
+        return HoldReason.CLOCK_STEPPED, None, text
+    if not rollout.force and rollout.system is not System.OPERATOR and draft.lost:
+        lost = draft.lost[0]
+        text = f"{lost.kind} {lost.name} is lost; 10 minutes after its machines are back"
+        return HoldReason.DOMAIN_LOST, lost.until, text
+    return None
+
+
+def refusal_for_one(draft: Draft, rollout: Rollout, machine: Machine) -> Refusal | None:
+    other = draft.in_hand.get(machine.id)
+    if other is not None and other.rollout != rollout.id:
+        return other_work(other)
+    if rollout.system is not System.OS_IMAGE:
+        return None
+    if machine.lifecycle is not Lifecycle.PRESENT:
+        return HoldReason.MACHINE_STOPPED, None, "start the machine"
+    refusal = refusal_by_owner(machine)
+    if refusal is None and machine.health is Health.UNKNOWN:
+        return UNREACHABLE
+    return refusal
+
+
+def refusal_by_owner(machine: Machine) -> Refusal | None:
+    """What the machine's owner has set against every rollout."""
+    if machine.protected:
+        return HoldReason.PROTECTED, None, "remove its protection"
+    if machine.opted_out:
+        return HoldReason.OPTED_OUT, None, "opt the machine in again"
+    return None
+
+
+def other_work(task: Task) -> Refusal:
+    """One work per machine at a time: another rollout's task has it."""
+    return HoldReason.OTHER_WORK, None, f"{task.rollout} is done with this machine"
+
+
+def hold(
+    draft: Draft, rollout: Rollout, machine: Machine, refusal: Refusal, priority: Priority
+) -> None:
+    reason, until, text = refusal
+    draft.wake_at(until)
+    draft.holds.append(
+        Hold(
+            machine=machine.id,
+            system=rollout.system,
+            reason=reason,
+            until=until,
+            lifted_by=text,
+            priority=priority,
+        )
+    )
+
+
+def take_claims(draft: Draft, rollout: Rollout, machine: Machine) -> bool:
+    """Claims on all the machine's budgets, or a hold that names the one that is spent."""
+    if machine.id in draft.claims_of:
+        return True  # It still holds those of the work before, and has not been seen healthy.
+    spent = draft.ledger.refusal(
+        machine.id,
+        system=rollout.system,
+        priority=priority_of(rollout),
+        waiting_since=rollout.started_at,
+        now=draft.now,
+    )
+    if spent is not None and not rollout.force:
+        draft.wake_at(spent.until)
+        draft.holds.append(spent)
+        return False
+    overdraft = spent is not None
+    draft.add_claims(draft.ledger.take(machine.id, rollout.id, overdraft=overdraft, now=draft.now))
+    if overdraft:
+        draft.tell(f"{machine.name} is taken over budget: the call was forced")
+    return True

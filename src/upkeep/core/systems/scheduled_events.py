@@ -1,0 +1,117 @@
+"""S7, the gate's last step: notice, then the machine's own drain, then the start.
+
+Work that was announced holds its claims.  When its notice and its drain are over it is asked once
+more whether it may begin; a machine that must not be touched any more is dropped, and its places
+are free again.  Source: DESIGN §5 (notice).
+"""
+
+from dataclasses import replace
+
+from upkeep.core.draft import Draft, action_key
+from upkeep.core.model import Health, HoldReason, Machine, Rollout, System, Task, Verb
+from upkeep.core.refusals import (
+    DISRUPTIVE,
+    SOON,
+    Refusal,
+    hold,
+    priority_of,
+    refusal_for_all,
+    refusal_for_one,
+    refusal_now,
+    take_claims,
+)
+from upkeep.core.rolling import drop
+from upkeep.core.surge import begin_stand_in
+from upkeep.core.task import Signal, TaskState
+
+
+def announce(
+    draft: Draft, rollout: Rollout, machine: Machine, *, batch: int, surge: bool = False
+) -> None:
+    """The gate's last step: notice, then the start."""
+    task = draft.tasks[rollout.id][machine.id]
+    repair = rollout.system is System.OS_IMAGE and machine.health is not Health.HEALTHY
+    not_before = draft.now + rollout.policy.notice
+    task = draft.move(
+        task,
+        Signal.ANNOUNCE,
+        batch=batch,
+        repair=repair and not surge,
+        surge=surge,
+        not_before=not_before,
+    )
+    if not_before <= draft.now or rollout.verb not in DISRUPTIVE:
+        _drain_or_start(draft, rollout, task)
+    else:
+        refusal = HoldReason.NOTICE, not_before, "the notice runs out"
+        hold(draft, rollout, machine, refusal, priority_of(rollout))
+
+
+def start_announced(draft: Draft, rollout: Rollout) -> None:
+    """Announced work starts when notice and drain are over, unless it has become wrong."""
+    for task in draft.tasks_of(rollout):
+        if task.state not in (TaskState.ANNOUNCED, TaskState.DRAINING):
+            continue
+        machine = draft.machines[task.machine]
+        if (refusal := refusal_for_one(draft, rollout, machine)) is not None:
+            drop(draft, task, f"announced, then: {refusal[0]}")
+            draft.wake_at(draft.now + SOON)
+        elif task.state is TaskState.DRAINING:
+            refusal = _start_drained(draft, rollout, task)
+        else:
+            refusal = _start_noticed(draft, rollout, task, machine)
+        if refusal is not None:
+            hold(draft, rollout, machine, refusal, priority_of(rollout))
+
+
+def _start_noticed(draft: Draft, rollout: Rollout, task: Task, machine: Machine) -> Refusal | None:
+    assert task.not_before is not None
+    if task.not_before > draft.now:
+        return HoldReason.NOTICE, task.not_before, "the notice runs out"
+    if (refusal := refusal_for_all(draft, rollout)) is not None:
+        return refusal
+    if not task.repair or machine.health is not Health.HEALTHY:
+        _drain_or_start(draft, rollout, task)
+    elif take_claims(draft, rollout, machine):
+        # It was ill when it was announced and is well now: like any other from here on.
+        _drain_or_start(draft, rollout, draft.put_task(replace(task, repair=False)))
+    return None
+
+
+def _drain_or_start(draft: Draft, rollout: Rollout, task: Task) -> None:
+    drains = rollout.verb in DISRUPTIVE and not task.repair and not task.surge
+    if rollout.policy.drain_timeout and drains:
+        until = draft.now + rollout.policy.drain_timeout
+        task = draft.move(task, Signal.DRAIN, clock_from=until)
+        draft.act(task, Verb.DRAIN)
+        draft.wake_at(until)
+    else:
+        _start(draft, rollout, task)
+
+
+def _start_drained(draft: Draft, rollout: Rollout, task: Task) -> Refusal | None:
+    """Draining ends when the machine says so, or when its time is up."""
+    drained = action_key(task, Verb.DRAIN) in draft.snapshot.outcomes
+    if not drained and draft.now < task.clock_from:
+        draft.wake_at(task.clock_from)
+        return None
+    refusal = refusal_now(draft, rollout)
+    if refusal is None:
+        _start(draft, rollout, task)
+    return refusal
+
+
+def _start(draft: Draft, rollout: Rollout, task: Task) -> None:
+    if task.surge:
+        begin_stand_in(draft, rollout, task)
+        return
+    machine = draft.machines[task.machine]
+    task = draft.move(
+        task,
+        Signal.START,
+        attempt=task.attempt + 1,
+        boots_before=machine.boots,
+        previous=machine.image,
+        clock_from=draft.now,
+    )
+    draft.act(task, rollout.verb, version=rollout.target)
