@@ -319,12 +319,48 @@ def test_a_machine_that_heals_by_itself_during_its_notice_needs_a_place_after_al
         story.change(name, health=Health.UNHEALTHY)
     story.at(10, lambda: story.see("m0", Health.HEALTHY))
     story.run(minutes=31)
+    # m1 is ill and has the only place: m0 is held again, and the next batch is announced.
     assert story.sent(Verb.REPLACE_OS_DISK) == []
-    assert story.hold("m0") is HoldReason.BUDGET_SPENT
-    story.see("m1", Health.HEALTHY)
-    story.rest()
+    assert story.task("m0").state is TaskState.HELD
+    assert story.hold("m0") is HoldReason.BATCH_OPEN
+    story.run(minutes=120)
+    assert story.batches() == [["m1"], ["m0"], ["m2"]]
+    assert story.task("m1").repair
+    assert not story.task("m0").repair
+
+
+def test_one_that_heals_during_its_notice_goes_on_if_there_is_a_place() -> None:
+    story = one_version_newer(machines_of(5), policy=RollingPolicy(notice=30 * MINUTE))
+    story.change("m0", health=Health.UNHEALTHY)
+    story.at(10, lambda: story.see("m0", Health.HEALTHY))
+    story.run(minutes=31)
     assert story.sent(Verb.REPLACE_OS_DISK) == ["m0"]
     assert not story.task("m0").repair
+
+
+def test_a_repair_that_looks_well_before_its_action_begins_goes_on_counting() -> None:
+    """Between the intent and the moment at which somebody takes it from the journal."""
+    story = one_version_newer(machines_of(5))
+    story.change("m0", health=Health.UNHEALTHY)
+    story.rest()
+    assert story.sent(Verb.REPLACE_OS_DISK) == ["m0"]
+    story.change("m0", health=Health.HEALTHY)
+    story.call(Verb.RESTART, "m1")
+    story.rest()
+    assert story.sent(Verb.RESTART) == []
+    assert story.hold("m1") is HoldReason.BUDGET_SPENT
+
+
+def test_a_machine_that_is_still_starting_waits_until_it_is_well_or_ill() -> None:
+    story = one_version_newer(machines_of(1))
+    story.change("m0", health=Health.INITIALIZING)
+    story.rest()
+    assert story.sent(Verb.REPLACE_OS_DISK) == []
+    assert story.hold("m0") is HoldReason.INITIALIZING
+    story.see("m0", Health.UNHEALTHY)
+    story.rest()
+    assert story.sent(Verb.REPLACE_OS_DISK) == ["m0"]
+    assert story.task("m0").repair
 
 
 def test_an_ill_machine_in_a_mixed_batch_is_no_evidence() -> None:

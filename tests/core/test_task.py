@@ -6,7 +6,12 @@ from upkeep.core.task import IN_HAND, NEXT, TERMINAL, IllegalTransition, Signal,
 
 LEGAL = {
     "held": {"announce": "announced", "skip": "skipped", "cancel": "cancelled"},
-    "announced": {"drain": "draining", "start": "running", "cancel": "cancelled"},
+    "announced": {
+        "drain": "draining",
+        "start": "running",
+        "cancel": "cancelled",
+        "withdraw": "held",
+    },
     "draining": {"start": "running", "cancel": "cancelled"},
     "running": {"acted": "verifying", "fail": "failed", "cancel": "cancelled"},
     "verifying": {"seen_healthy": "baking", "fail": "failed", "cancel": "cancelled"},

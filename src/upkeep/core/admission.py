@@ -33,6 +33,7 @@ from upkeep.core.refusals import (
     priority_of,
     refusal_for_all,
     refusal_for_one,
+    still_starting,
     take_claims,
 )
 from upkeep.core.rolling import (
@@ -114,7 +115,7 @@ def _fit_machines(draft: Draft, rollout: Rollout, held: Sequence[Task]) -> list[
         if machine.image == rollout.target and rollout.verb is Verb.REPLACE_OS_DISK:
             draft.move(task, Signal.SKIP, detail="it runs the version already")
             continue
-        refusal = refusal_for_one(draft, rollout, machine)
+        refusal = refusal_for_one(draft, rollout, machine) or still_starting(rollout, machine)
         if refusal is None:
             ready.append(machine)
         elif refusal[0] in LEFT_OUT:
@@ -162,8 +163,7 @@ def _admit_batch(draft: Draft, rollout: Rollout, ready: list[Machine]) -> None:
             break
         if batch and not may_share_batch(batch[0], machine, cross_zone=policy.cross_zone):
             continue
-        takes_nobody = surge or machine.health is not Health.HEALTHY
-        if takes_nobody or take_claims(draft, rollout, machine):
+        if surge or take_claims(draft, rollout, machine):
             batch.append(machine)
     if batch:
         number = rollout.batch + 1
@@ -227,6 +227,6 @@ def _admit_rollbacks(draft: Draft, rollout: Rollout) -> None:
         elif moving >= limit:
             text = "machines before it are back and healthy"
             hold(draft, rollout, machine, (HoldReason.HALTED, None, text), Priority.REPAIR)
-        elif machine.health is not Health.HEALTHY or take_claims(draft, rollout, machine):
+        elif take_claims(draft, rollout, machine):
             send_back(draft, task, machine)
             moving += 1

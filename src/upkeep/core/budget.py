@@ -169,7 +169,7 @@ class Ledger:
                 assert overdraft or used <= self._allowed(budget, zone)
                 self._used[slot] = used
                 counted.add(machine)
-                self._started[budget.id] = self._started.get(budget.id, 0) + 1
+            self._started[budget.id] = self._started.get(budget.id, 0) + 1
             taken.append(
                 Claim(
                     budget=budget.id,

@@ -90,6 +90,14 @@ def refusal_for_one(draft: Draft, rollout: Rollout, machine: Machine) -> Refusal
     return refusal
 
 
+def still_starting(rollout: Rollout, machine: Machine) -> Refusal | None:
+    """A machine that is still starting is neither well nor ill: what came of it would be no
+    evidence for or against a version.  It says which within its grace period."""
+    if rollout.system is System.OS_IMAGE and machine.health is Health.INITIALIZING:
+        return HoldReason.INITIALIZING, None, "it has started: it is seen healthy, or unhealthy"
+    return None
+
+
 def refusal_by_owner(machine: Machine) -> Refusal | None:
     """What the machine's owner has set against every rollout."""
     if machine.protected:
@@ -122,7 +130,11 @@ def hold(
 
 
 def take_claims(draft: Draft, rollout: Rollout, machine: Machine) -> bool:
-    """Claims on all the machine's budgets, or a hold that names the one that is spent."""
+    """Claims on all the machine's budgets, or a hold that names the one that is spent.
+
+    A machine that is down already counts, so its claims cost nobody a place.  It takes them all
+    the same: should it look well between the start and the action, it goes on counting.
+    """
     if machine.id in draft.claims_of:
         return True  # It still holds those of the work before, and has not been seen healthy.
     spent = draft.ledger.refusal(

@@ -30,6 +30,7 @@ class TaskState(StrEnum):
 
 class Signal(StrEnum):
     ANNOUNCE = "announce"
+    WITHDRAW = "withdraw"
     DRAIN = "drain"
     START = "start"
     ACTED = "acted"
@@ -51,6 +52,7 @@ NEXT: Mapping[tuple[TaskState, Signal], TaskState] = {
     (_S.ANNOUNCED, Signal.DRAIN): _S.DRAINING,
     (_S.ANNOUNCED, Signal.START): _S.RUNNING,
     (_S.ANNOUNCED, Signal.CANCEL): _S.CANCELLED,
+    (_S.ANNOUNCED, Signal.WITHDRAW): _S.HELD,  # Its place in a budget is no longer sure.
     (_S.DRAINING, Signal.START): _S.RUNNING,
     (_S.DRAINING, Signal.CANCEL): _S.CANCELLED,
     (_S.RUNNING, Signal.ACTED): _S.VERIFYING,

@@ -26,6 +26,7 @@ REASONS = {
     HoldReason.OPTED_OUT: "opted out",
     HoldReason.SKIP_REQUESTED: "its application asks to be skipped",
     HoldReason.UNREACHABLE: "nobody reaches it",
+    HoldReason.INITIALIZING: "it is still starting",
     HoldReason.OTHER_WORK: "other work has it in hand",
     HoldReason.BUDGET_SPENT: "the budget is spent",
     HoldReason.BUDGET_RESERVED: "the budget's place is reserved",

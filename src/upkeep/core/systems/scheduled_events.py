@@ -30,7 +30,7 @@ def announce(
 ) -> None:
     """The gate's last step: notice, then the start."""
     task = draft.tasks[rollout.id][machine.id]
-    repair = rollout.system is System.OS_IMAGE and machine.health is not Health.HEALTHY
+    repair = rollout.system is System.OS_IMAGE and machine.health is Health.UNHEALTHY
     not_before = draft.now + rollout.policy.notice
     task = draft.move(
         task,
@@ -70,11 +70,16 @@ def _start_noticed(draft: Draft, rollout: Rollout, task: Task, machine: Machine)
         return HoldReason.NOTICE, task.not_before, "the notice runs out"
     if (refusal := refusal_for_all(draft, rollout)) is not None:
         return refusal
-    if not task.repair or machine.health is not Health.HEALTHY:
-        _drain_or_start(draft, rollout, task)
-    elif take_claims(draft, rollout, machine):
-        # It was ill when it was announced and is well now: like any other from here on.
-        _drain_or_start(draft, rollout, draft.put_task(replace(task, repair=False)))
+    if task.repair and machine.health is Health.HEALTHY:
+        # It was ill when it was announced, and its claims cost nobody a place.  It is well now,
+        # and needs one like any other.
+        draft.release(machine.id)
+        if not take_claims(draft, rollout, machine):
+            draft.move(task, Signal.WITHDRAW, batch=0, repair=False, not_before=None)
+            draft.wake_at(draft.now + SOON)
+            return None
+        task = draft.put_task(replace(task, repair=False))
+    _drain_or_start(draft, rollout, task)
     return None
 
 
