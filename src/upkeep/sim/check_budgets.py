@@ -58,8 +58,6 @@ class BudgetChecker(BlindChecker):
     def _in_hand(self, task: Task, before: TaskState | None, *, forced: bool) -> None:
         if before is TaskState.FAILED:
             return  # It goes back where it came from: it was ours, or down.
-        if task.repair and task.state is TaskState.ANNOUNCED:
-            return  # An ill machine takes nobody's place; should it get well, the start asks.
         if before not in OURS or task.machine not in self._busy:
             self._announced(task, forced=forced)
 
@@ -107,9 +105,11 @@ class BudgetChecker(BlindChecker):
     def began(self, truth: Truth, call: Call) -> None:
         if Verb(call.verb) not in TAKES_DOWN or not truth.serves:
             return
-        if truth.id in self._free or self.facts.looks_ill(truth) or not self._counts(truth):
+        if not self._counts(truth):
             return
         self._down.add(truth.name)
+        if truth.id in self._free or self.facts.looks_ill(truth):
+            return
         for rule, selector in self._selecting(truth):
             zone = truth.zone if rule.per_zone else ""
             now = limit_of(rule, self._size(rule, selector, zone))

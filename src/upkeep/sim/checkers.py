@@ -8,6 +8,7 @@ machine's health.  The plans they read are the journal: intents that were writte
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from math import inf
 from typing import Protocol
 
 from upkeep.core.model import Action, MachineId, Plan, Rollout, RolloutId, Task, Verb
@@ -58,6 +59,8 @@ class Facts:
         cancelled: rollouts that a person has cancelled.
         watched_since: health has been watched without a gap, and messages have come through
             since then.
+        watcher_since, watcher_until: since when the present process has watched, and until when
+            the one before it did that had the time to see how things stand.
         wall_differs: the wall clock and the engine's time differ by this, unaccepted.
         healed: the faults are over; now everything must come to rest.
     """
@@ -75,6 +78,8 @@ class Facts:
     paused: set[str] = field(default_factory=set)
     cancelled: set[str] = field(default_factory=set)
     watched_since: float = 0.0
+    watcher_since: float = 0.0
+    watcher_until: float = 0.0
     wall_differs: timedelta = timedelta(0)
     names: dict[str, str] = field(default_factory=dict)  # Machine id → name.
 
@@ -95,10 +100,30 @@ class Facts:
         now, long = self.kernel.now, self.detect_s()
         return not truth.serves and now - truth.since > long and now - self.watched_since > long
 
+    def settle_s(self) -> float:
+        """After so long without a bad word, whoever watches must know that a machine is well."""
+        drawing = self.drawing
+        return 60 + 5.0 * drawing.probe_s + 2.0 * drawing.agent_s + 3 * drawing.tick_s
+
     def looks_ill(self, truth: Truth) -> bool:
-        """The witnesses may honestly say that it is not well: lately something was amiss."""
-        now, long = self.kernel.now, self.detect_s()
-        return now - truth.well_since < long or now - self.watched_since < long
+        """The server may honestly take it for ill: a moment ago somebody said so.
+
+        A process that has just begun to watch believes the row, which says what was seen last.
+        """
+        now, settle = self.kernel.now, self.settle_s()
+        amiss_at = max(truth.well_since, truth.doubted_at)
+        if now - amiss_at < settle:
+            return True
+        return now - self.watcher_since < settle and amiss_at > self.watcher_until - settle
+
+    def watch_begins(self) -> None:
+        self.watcher_since = self.kernel.now
+
+    def watch_ends(self) -> None:
+        now = self.kernel.now
+        if now - self.watcher_since >= self.settle_s():
+            self.watcher_until = now
+        self.watcher_since = self.watched_since = inf
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,7 +6,6 @@ lives takes over, or the next to start.
 
 import random
 from collections.abc import Callable
-from math import inf
 
 from upkeep.sim.checkers import Facts
 from upkeep.sim.replica import Replica, Site
@@ -84,7 +83,7 @@ class Hosting:
         if replica is not self._watcher:
             return
         self._watcher = None
-        self._facts.watched_since = inf
+        self._facts.watch_ends()
         self._site.kernel.after(10, self._find_watcher)
 
     def _find_watcher(self) -> None:
@@ -96,6 +95,7 @@ class Hosting:
                 self._sees_again()
 
     def _sees_again(self) -> None:
+        self._facts.watch_begins()
         self._facts.watched_since = max(self._site.kernel.now, self.blind_until)
 
     def blind(self, until: float) -> None:

@@ -168,6 +168,8 @@ class Witnesses:
         self._sent[truth.name] = number
         travel = self._draws.randrange(100)
         messages = self._messages
+        if travel < messages.lost + messages.late:
+            truth.doubted_at = self._kernel.now
         if travel < messages.lost:
             restless.reported = None
             return
@@ -188,6 +190,8 @@ class Witnesses:
         if number < self._accepted.get(truth.name, 0):
             return
         self._accepted[truth.name] = number
+        if inside is not Health.HEALTHY:
+            truth.doubted_at = self._kernel.now
         now = self._process.engine_now()
         self.watch.reported(truth.id, inside, now=now, interval=self._interval, detail="reported")
 
@@ -207,9 +211,14 @@ class Witnesses:
         if travel < messages.lost:
             result = ProbeResult(answered=False, detail="timed out")
         elif travel < messages.lost + messages.late:
-            self._later(lambda: self.watch.probed(probe, result, now=self._process.engine_now()))
+            self._later(lambda: self._probed(truth, probe, result))
             return
-        self.watch.probed(probe, result, now=now)
+        self._probed(truth, probe, result)
+
+    def _probed(self, truth: Truth, probe: DueProbe, result: ProbeResult) -> None:
+        if result.status != 200:
+            truth.doubted_at = self._kernel.now
+        self.watch.probed(probe, result, now=self._process.engine_now())
 
     def _later(self, work: Callable[[], object]) -> None:
         wait = self._draws.uniform(1.0, self._messages.late_s)

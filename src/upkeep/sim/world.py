@@ -35,6 +35,7 @@ class Truth:
         serves: as of the last `refresh`; `since` is when that began.
         seen: what a probe, the agent and the network show; `well_since` is since when nothing
             of it has been amiss (`inf` while something is).
+        doubted_at: when a witness last spoke against it, or its message was lost or late.
     """
 
     name: str
@@ -53,6 +54,7 @@ class Truth:
     since: float = 0.0
     seen: tuple[int, bool, bool] = (200, True, True)
     well_since: float = -inf
+    doubted_at: float = -inf
 
 
 class World:
