@@ -33,7 +33,8 @@ def create(
     platform: Annotated[
         str,
         typer.Option(
-            metavar="NAME", help="What makes its machines: nspawn, libvirt or agent_only."
+            metavar="NAME",
+            help="What makes its machines: nspawn, libvirt, simulated or agent_only.",
         ),
     ] = "nspawn",
     kind: Annotated[

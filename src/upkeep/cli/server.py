@@ -39,7 +39,7 @@ def serve(
     ] = None,
     platforms: Annotated[
         list[str] | None,
-        typer.Option("--platform", metavar="NAME", help="nspawn, libvirt, agent_only; repeat."),
+        typer.Option("--platform", metavar="NAME", help="nspawn, libvirt, simulated, ...; repeat."),
     ] = None,
     bridge: Annotated[
         str | None, typer.Option(metavar="NAME", help="Linux bridge of its machines.")

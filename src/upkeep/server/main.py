@@ -30,6 +30,7 @@ from upkeep.engine.executor import Executor
 from upkeep.engine.health_watch import HealthWatch
 from upkeep.engine.prober import NetworkProber, ProbeLoop
 from upkeep.platforms.bridge import Bridge
+from upkeep.platforms.simulated_host import SimulatedHost
 from upkeep.ports import Platform
 from upkeep.server.provision import StoreProvisioner
 from upkeep.server.runner import Runner
@@ -204,6 +205,7 @@ def open_platforms(settings: ServerSettings) -> dict[str, Platform]:
     makers: dict[str, Callable[[], Platform]] = {
         "nspawn": lambda: _open_nspawn(settings.state / "nspawn", bridge),
         "libvirt": lambda: _open_libvirt(settings, bridge),
+        "simulated": SimulatedHost,
     }
     return {name: makers[name]() for name in settings.platforms if name != AGENT_ONLY}
 

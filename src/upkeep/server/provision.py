@@ -23,7 +23,7 @@ from upkeep.store.agents import new_enrol_token
 from upkeep.store.database import Database
 
 # Which of a version's files a platform boots.
-FORMATS = {"nspawn": "tar", "libvirt": "qcow2"}
+FORMATS = {"nspawn": "tar", "libvirt": "qcow2", "simulated": "tar"}
 
 # Hardware identities are derived from machine ids, so a repeated creation gives the same one.
 _UUIDS = uuid.UUID("6f1d4a2c-5d0e-5a52-9a0a-3f2b9c1e7d10")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import msgspec
 
-PLATFORMS = ("nspawn", "libvirt", "agent_only")
+PLATFORMS = ("nspawn", "libvirt", "simulated", "agent_only")
 
 
 class SettingsError(Exception):
@@ -27,7 +27,8 @@ class ServerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
         network: the bridge's own address with its prefix.
         libvirt_uri: where libvirt listens.
         names: further names and addresses for the server's certificate.
-        allow_local_probes: let health probes look at loopback addresses (tests).
+        allow_local_probes: let health probes look at loopback addresses, where simulated machines
+            are (tests).
         workers: actions under way at once.
     """
 
