@@ -122,7 +122,7 @@ def build_image(
             fresh = Path(scratch) / "disk.qcow2"
             _make_disk(tar, Path(scratch) / "root", fresh)
         fresh.replace(out)
-    return _measure(out)
+    return measure(out)
 
 
 def _make_disk(tar: Path, root: Path, disk: Path) -> None:
@@ -260,7 +260,8 @@ def _run_mmdebstrap(
         )
 
 
-def _measure(path: Path) -> BuiltImage:
+def measure(path: Path) -> BuiltImage:
+    """A finished file as publishing it wants it described."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while chunk := file.read(COPY_BYTES):

@@ -1,4 +1,4 @@
-"""`upkeep demo`: the main job on real machines of this host, watched from outside."""
+"""`upkeep demo`: the main job on machines of this host, watched from outside."""
 
 from pathlib import Path
 from typing import Annotated
@@ -12,7 +12,11 @@ MACHINES_DEFAULT = 6
 
 def demo(
     platform: Annotated[
-        str, typer.Option(metavar="NAME", help="nspawn (containers) or libvirt (virtual machines).")
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="nspawn (containers), libvirt (virtual machines), or simulated.",
+        ),
     ] = "nspawn",
     machines: Annotated[
         int, typer.Option(min=1, max=20, metavar="N", help="How many.")
@@ -26,7 +30,8 @@ def demo(
 ) -> None:
     """Build three versions of an image, run machines on it, roll one out, halt a broken one.
 
-    Needs root. Everything it makes is removed at its end.
+    Everything it makes is removed at its end. Real machines need root; simulated ones, which are
+    parts of the server's process, need nothing.
     """
     from upkeep.demo.run import run
     from upkeep.demo.stage import DemoError

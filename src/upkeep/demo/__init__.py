@@ -1,1 +1,1 @@
-"""`upkeep demo`: the main job on real machines, watched from outside."""
+"""`upkeep demo`: the main job on machines of this host, watched from outside."""

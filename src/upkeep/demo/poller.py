@@ -15,7 +15,6 @@ from upkeep.ports import ProbeResult
 
 INTERVAL_S = 0.1
 TIMEOUT_S = 1.0
-PORT = 8080
 
 
 @dataclass(slots=True)
@@ -55,9 +54,10 @@ class Tally:
 class Poller:
     """Polls in a thread of its own between `start` and `stop`."""
 
-    def __init__(self, machines: dict[str, str]) -> None:
+    def __init__(self, machines: dict[str, str], *, port: int) -> None:
         self.seen = {name: Seen(name, address) for name, address in machines.items()}
         self.tally = Tally()
+        self._port = port
         self._prober = NetworkProber(allow_local=True)
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="poller", daemon=True)
@@ -89,7 +89,7 @@ class Poller:
         tally = self.tally
         results = await asyncio.gather(
             *(
-                self._prober.probe("http", seen.address, PORT, "/", TIMEOUT_S)
+                self._prober.probe("http", seen.address, self._port, "/", TIMEOUT_S)
                 for seen in self.seen.values()
             )
         )

@@ -21,10 +21,12 @@ from upkeep.demo.stage import (
     GOOD,
     NEXT,
     DemoError,
+    Stage,
     build_images,
+    keep_log,
     need_root,
+    open_stage,
     running_server,
-    workspace,
 )
 
 GROUP = "web"
@@ -35,19 +37,22 @@ class Pace:
     """How patient the demonstration is with one platform's machines.
 
     Attributes:
+        probe_interval_ms: also how long one probe may take.
         health_wait_s: how long a machine may take to be healthy, so also how long a broken
             version is waited for.
         act_s: the longest that one act may take.
     """
 
+    probe_interval_ms: int
     health_wait_s: int
     bake_time_s: int
     act_s: float
 
 
 PACES = {
-    "nspawn": Pace(health_wait_s=15, bake_time_s=1, act_s=180),
-    "libvirt": Pace(health_wait_s=150, bake_time_s=2, act_s=1_800),
+    "simulated": Pace(probe_interval_ms=200, health_wait_s=3, bake_time_s=0, act_s=120),
+    "nspawn": Pace(probe_interval_ms=300, health_wait_s=15, bake_time_s=1, act_s=180),
+    "libvirt": Pace(probe_interval_ms=1_000, health_wait_s=150, bake_time_s=2, act_s=1_800),
 }
 
 
@@ -91,20 +96,20 @@ def run(*, platform: str, machines: int, exit_at_end: bool, json_file: Path | No
     """
     console = Console(stderr=True)
     need_root(platform)
-    with workspace() as folder:
+    with open_stage(platform) as stage:
         report = Report(platform=platform)
         console.print(f"[bold]1. Building three versions of an image[/] ({platform})")
         begun = time.monotonic()
-        images = build_images(folder, platform, lambda line: console.print(f"   {line}"))
+        images = build_images(stage, lambda line: console.print(f"   {line}"))
         report.wall_s["build"] = time.monotonic() - begun
-        with running_server(folder, platform) as (client, url, token, log):
-            show = _Show(client, console, PACES[platform])
+        with running_server(stage) as (client, url, token):
+            show = _Show(client, console, stage)
             try:
-                poller = _create(show, report, images, machines, platform)
+                poller = _create(show, report, images, machines)
                 _roll(show, report, images, poller)
                 _roll_bad(show, report, images, poller)
             except DemoError as error:
-                raise DemoError(f"{error}\nThe server's log is {log}") from error
+                raise DemoError(f"{error}\nThe server's log is {keep_log(stage)}") from error
             poller.stop()
             document = report.to_json(poller.seen)
             if json_file:
@@ -133,10 +138,11 @@ def is_as_it_should_be(document: dict[str, Any], machines: int) -> bool:
 class _Show:
     """Talks to the server and prints its story as it goes."""
 
-    def __init__(self, client: Client, console: Console, pace: Pace) -> None:
+    def __init__(self, client: Client, console: Console, stage: Stage) -> None:
         self.client = client
         self.console = console
-        self.pace = pace
+        self.stage = stage
+        self.pace = PACES[stage.platform]
         self._told: set[str] = set()
 
     def wait(self, what: str, is_done: Callable[[], bool]) -> float:
@@ -175,14 +181,12 @@ class _Show:
         return None
 
 
-def _create(
-    show: _Show, report: Report, images: dict[str, Any], machines: int, platform: str
-) -> Poller:
+def _create(show: _Show, report: Report, images: dict[str, Any], machines: int) -> Poller:
     show.console.print(f"[bold]2. Creating {machines} machines[/] on version {GOOD}")
     begun = time.monotonic()
     show.client.post("/v1/images", {"name": GROUP})
     show.publish(images[GOOD], GOOD)
-    show.client.post("/v1/groups", group_document(show.pace, machines, platform))
+    show.client.post("/v1/groups", group_document(show.stage, machines))
 
     def all_healthy() -> bool:
         listed = show.client.get("/v1/machines", group=GROUP)["items"]
@@ -190,7 +194,7 @@ def _create(
 
     show.wait("healthy machines", all_healthy)
     listed = show.client.get("/v1/machines", group=GROUP)["items"]
-    poller = Poller({m["name"]: m["address"] for m in listed})
+    poller = Poller({m["name"]: m["address"] for m in listed}, port=show.stage.application_port)
     poller.start()
     show.wait("answers from every machine", poller.all_up)
     report.wall_s["create"] = time.monotonic() - begun
@@ -199,14 +203,22 @@ def _create(
     return poller
 
 
-def group_document(pace: Pace, machines: int, platform: str) -> dict[str, Any]:
+def group_document(stage: Stage, machines: int) -> dict[str, Any]:
+    pace = PACES[stage.platform]
     return {
         "name": GROUP,
         "kind": "scale_set",
-        "platform": platform,
+        "platform": stage.platform,
         "capacity": machines,
         "image": GROUP,
-        "probe": {"protocol": "http", "port": 8080, "path": "/", "interval_ms": 200},
+        "probe": {
+            "protocol": "http",
+            "port": stage.application_port,
+            "path": "/",
+            "interval_ms": pace.probe_interval_ms,
+            # One late answer of a busy host is not an illness.
+            "number_of_probes": 2,
+        },
         "policy": {
             "max_batch_percent": 20,
             "health_wait_s": pace.health_wait_s,

@@ -259,6 +259,10 @@ class LibvirtPlatform:
         """Copy the image into the pool before a machine needs it."""
         import_image(image, self._root / "pool")
 
+    def names(self) -> Sequence[str]:
+        """Every machine that was ever made here, also those deleted since."""
+        return self._journal.names()
+
     def prune_images(self, *, unused_for_s: float = IMAGE_UNUSED_TIME_MIN_S) -> Sequence[str]:
         """Remove the pool's copies of images that no machine's disk needs; gives their digests.
 

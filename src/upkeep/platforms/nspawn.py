@@ -269,6 +269,10 @@ class NspawnPlatform:
 
     # -- beyond the port --------------------------------------------------------------------
 
+    def names(self) -> Sequence[str]:
+        """Every machine that was ever made here, also those deleted since."""
+        return self._journal.names()
+
     def prune_images(self) -> list[str]:
         """Remove the unpacked images that no machine's disk stands on; gives their digests."""
         with held_lock(self._root / "images.lock", nspawn_images.UNPACK_TIME_MAX_S):
