@@ -42,7 +42,7 @@ CHROMIUM_ARGUMENTS = [
 
 
 class WallClock:
-    def now(self) -> datetime:
+    def peek(self) -> datetime:
         return datetime.now(UTC)
 
 
@@ -224,7 +224,7 @@ def make_token(world: PageWorld, token_id: str, name: str, scope: str = "") -> s
     with world.database.write() as connection:
         secret = tokens.create(
             connection, token_id=token_id, name=name, role="reader", scope=scope,
-            expires_at=None, now=world.clock.now(),
+            expires_at=None, now=world.clock.peek(),
         )  # fmt: skip
     assert secret is not None
     return f"{token_id}.{secret}"

@@ -22,7 +22,6 @@ from sqlalchemy import Connection
 from upkeep.api import agent_wire as wire
 from upkeep.api.agent_registry import AgentRegistry, Entry
 from upkeep.api.agent_writer import AgentWriter
-from upkeep.api.coarse_clock import CoarseClock
 from upkeep.api.plain_http import answer, answer_error, header, read_body, source_of
 from upkeep.api.problems import InputError, ProblemKind, input_error_from
 from upkeep.api.services import Services
@@ -55,9 +54,9 @@ class AgentEdge:
         threads: where the database is read.
     """
 
-    def __init__(self, services: Services, clock: CoarseClock, threads: Executor) -> None:
+    def __init__(self, services: Services, threads: Executor) -> None:
         self._services = services
-        self._clock = clock
+        self._clock = services.clock
         self._threads = threads
         self._times = services.agent_times
         files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -150,7 +149,7 @@ class AgentEdge:
         Raises:
             InputError: token_unknown, token_expired, token_used, machine_unknown.
         """
-        now = self._clock.now()
+        now = self._clock.peek()
 
         def write(connection: Connection) -> tuple[agents.Enrolment, Any]:
             made = agents.enrol(
@@ -230,7 +229,7 @@ class AgentEdge:
         The machine with the enrolled uuid goes on; where both have it nobody can tell which is
         the right one, and neither may go on until one enrols anew.
         """
-        where = f"{source_of(scope)} at {self._clock.now():%Y-%m-%d %H:%M:%S} UTC"
+        where = f"{source_of(scope)} at {self._clock.peek():%Y-%m-%d %H:%M:%S} UTC"
         uuid = body.uuid.replace("\x00", " ")
         if is_other:
             detail = f"a machine with uuid {uuid} used this identity from {where}"
@@ -252,9 +251,9 @@ class AgentEdge:
         digest = body.digest()
         if digest == entry.digest and not body.done:
             self._heard[entry.machine] = (inside, interval, body.health.detail)
-            self._seen[entry.machine] = self._clock.now()
+            self._seen[entry.machine] = self._clock.peek()
             return
-        now = self._clock.now()
+        now = self._clock.peek()
         asks = self._asks_inside.get(entry.group, False)
         done = [
             agents.Done(
@@ -393,7 +392,7 @@ class AgentEdge:
                     await self._in_thread(partial(self._report, heard))
 
     def _report(self, heard: Mapping[str, tuple[Health, timedelta, str]]) -> None:
-        now = self._services.clock.now()
+        now = self._clock.peek()
         for machine, (inside, interval, detail) in heard.items():
             self._services.watch.reported(
                 MachineId(machine), inside, now=now, interval=interval, detail=detail

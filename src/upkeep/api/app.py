@@ -6,7 +6,6 @@ if it is a write by somebody known, audited before its answer leaves.
 """
 
 import asyncio
-import contextlib
 import importlib.util
 import logging
 from concurrent.futures import ThreadPoolExecutor
@@ -38,7 +37,6 @@ from upkeep.api import (
 from upkeep.api.agent_wire import EnrolReply, EnrolRequest
 from upkeep.api.agents import CHECK_IN_PATH, POLL_PATH, AgentEdge
 from upkeep.api.auth import ANONYMOUS, SAFE_METHODS, Actor, Authenticator, guard, no_token
-from upkeep.api.coarse_clock import CoarseClock
 from upkeep.api.plain_http import header, source_of
 from upkeep.api.problems import InputError, handle
 from upkeep.api.services import Services
@@ -84,12 +82,10 @@ class EdgeApp:
 
     def __init__(self, services: Services) -> None:
         self._services = services
-        self._clock = CoarseClock(services.clock)
         self._threads = ThreadPoolExecutor(THREADS_MAX, thread_name_prefix="edge")
         self._streams = events.Streams()
-        self._authenticator = Authenticator(services.database, self._clock, self._threads)
-        self.agents = AgentEdge(services, self._clock, self._threads)
-        self._sampler: asyncio.Task[None] | None = None
+        self._authenticator = Authenticator(services.database, services.clock, self._threads)
+        self.agents = AgentEdge(services, self._threads)
         self.litestar = self._litestar()
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
@@ -129,6 +125,7 @@ class EdgeApp:
         await self.litestar(scope, receive, send_audited)
 
     def _audit(self, scope: Any, actor: Actor, status: int) -> None:
+        now = self._services.clock.now()
         with self._services.database.write() as connection:
             audit_rows.write(
                 connection,
@@ -138,7 +135,7 @@ class EdgeApp:
                 subject=scope["path"].replace("\x00", " "),
                 detail=scope.get("upkeep_detail", ""),
                 status=status,
-                now=self._services.clock.now(),
+                now=now,
             )
 
     def _litestar(self) -> Litestar:
@@ -182,17 +179,12 @@ class EdgeApp:
 
     async def _start(self) -> None:
         self._services.notify.bind(asyncio.get_running_loop())
-        self._sampler = asyncio.create_task(self._clock.run(), name="sample the clock")
         await self.agents.start()
 
     async def _stop(self) -> None:
         self.close()
         self._services.notify.unbind()
         await self.agents.stop()
-        if self._sampler is not None:
-            self._sampler.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._sampler
         self._threads.shutdown(wait=False)
 
 

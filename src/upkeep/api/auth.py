@@ -24,8 +24,8 @@ from typing import Any
 from litestar.connection import ASGIConnection
 from litestar.handlers import BaseRouteHandler
 
-from upkeep.api.coarse_clock import CoarseClock
 from upkeep.api.problems import InputError, ProblemKind
+from upkeep.engine.clock import EngineClock
 from upkeep.store import tokens
 from upkeep.store.database import Database, from_us_or_none
 
@@ -99,7 +99,7 @@ class Authenticator:
         threads: where the database is asked.
     """
 
-    def __init__(self, database: Database, clock: CoarseClock, threads: Executor) -> None:
+    def __init__(self, database: Database, clock: EngineClock, threads: Executor) -> None:
         self._database = database
         self._clock = clock
         self._threads = threads
@@ -135,7 +135,7 @@ class Authenticator:
             raise InputError(ProblemKind.TOKEN_UNKNOWN, "this server has no such token")
         if known.is_revoked:
             raise InputError(ProblemKind.TOKEN_REVOKED, "ask an admin for a new token")
-        if known.expires_at is not None and known.expires_at <= self._clock.now():
+        if known.expires_at is not None and known.expires_at <= self._clock.peek():
             raise InputError(
                 ProblemKind.TOKEN_EXPIRED,
                 f"it ended at {known.expires_at.isoformat()}; ask an admin for a new token",

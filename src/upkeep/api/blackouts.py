@@ -80,6 +80,7 @@ def create_blackout(
         raise invalid(f"closes: set it after opens, at most {LENGTH_MAX.days} days later")
     _check_scope(actor, for_all=data.group is None)
     blackout_id = services.ids.new("bo")
+    now = services.clock.now()
     with services.database.write() as connection:
         group_id = find_group(connection, data.group, actor).id if data.group else ""
         marked = blackouts.create(
@@ -89,7 +90,7 @@ def create_blackout(
             group_id=group_id,
             opens=opens,
             closes=closes,
-            now=services.clock.now(),
+            now=now,
         )
         row = blackouts.find(connection, blackout_id)
         assert row is not None
@@ -103,6 +104,7 @@ def delete_blackout(
     services: NamedDependency[Services], actor: NamedDependency[Actor], blackout: FromPath[str]
 ) -> BlackoutView:
     """Delete a blackout; what it held may start at once."""
+    now = services.clock.now()
     with services.database.write() as connection:
         row = None
         if "\x00" not in blackout:
@@ -111,7 +113,7 @@ def delete_blackout(
             raise not_found(f"there is no blackout {blackout!r}; list them with GET /v1/blackouts")
         _check_scope(actor, for_all=not row.group_id)
         view = _view(row)
-        marked = blackouts.remove(connection, row, now=services.clock.now())
+        marked = blackouts.remove(connection, row, now=now)
     services.announce(*marked)
     return view
 

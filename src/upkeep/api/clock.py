@@ -33,8 +33,9 @@ def show_clock(services: NamedDependency[Services]) -> ClockView:
 def accept_clock(services: NamedDependency[Services]) -> ClockView:
     """Say that the server's clock is right after it stepped."""
     services.clock.accept_step()
+    now = services.clock.now()
     with services.database.write() as connection:
-        marked = groups.mark_all(connection, now=services.clock.now())
+        marked = groups.mark_all(connection, now=now)
     services.announce(*marked)
     return _view(services)
 
@@ -53,6 +54,6 @@ ROUTES = [show_clock, accept_clock, show_readiness]
 def _view(services: Services) -> ClockView:
     step = services.clock.stepped()
     return ClockView(
-        now=services.clock.now(),
+        now=services.clock.peek(),
         step_s=None if step is None else round(step.total_seconds()),
     )

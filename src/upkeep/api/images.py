@@ -106,8 +106,9 @@ def create_image(
 ) -> ImageView:
     """Create an image without a version; publishing the first version does it, too."""
     note(request, data)
+    now = services.clock.now()
     with services.database.write() as connection:
-        if not images.create(connection, data.name, now=services.clock.now()):
+        if not images.create(connection, data.name, now=now):
             raise conflict(f"there is an image {data.name!r} already")
         return _views(connection, [_find(connection, data.name)])[0]
 

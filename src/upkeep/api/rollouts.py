@@ -127,9 +127,10 @@ def group_rollouts(
     services: NamedDependency[Services], actor: NamedDependency[Actor], group: FromPath[str]
 ) -> Page[RolloutView]:
     """The open ones and, of each system, the last five that ended within two months."""
+    now = services.clock.peek()
     with services.database.read() as connection:
         row = find_group(connection, group, actor)
-        rows = rollouts.history(connection, row.id, now=services.clock.now())
+        rows = rollouts.history(connection, row.id, now=now)
         return Page(items=rollout_views(connection, rows), next=None)
 
 

@@ -99,11 +99,12 @@ def revoke_token(
     token: FromPath[str],
 ) -> TokenView:
     """End a token at once."""
+    now = services.clock.now()
     with services.database.write() as connection:
         row = tokens.find(connection, token) if "\x00" not in token else None
         if row is None:
             raise not_found(f"there is no token {token!r}; list them with GET /v1/tokens")
-        tokens.revoke(connection, token, now=services.clock.now())
+        tokens.revoke(connection, token, now=now)
         row = tokens.find(connection, token)
         assert row is not None
     authenticator.forget(token)

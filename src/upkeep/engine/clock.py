@@ -28,23 +28,35 @@ class EngineClock:
         self._store = store
         wall = clock.now()
         mark = store.raise_clock_mark(wall)
-        self._base = max(wall, mark)
-        self._base_monotonic = clock.monotonic()
-        self._marked = self._base
+        # From where the time is counted, and the monotonic clock there; one value, since several
+        # threads read it while another accepts a step.
+        self._origin = (max(wall, mark), clock.monotonic())
+        self._marked = self._origin[0]
         # The difference that has been accepted: zero, or what an operator agreed to.
         self._accepted = timedelta(0)
 
     def now(self) -> datetime:
-        """Aware, UTC; never lower than any answer before, in this process or an earlier one."""
-        elapsed = self._clock.monotonic() - self._base_monotonic
-        now = self._base + timedelta(seconds=elapsed)
+        """Aware, UTC; never lower than any answer before, in this process or an earlier one.
+
+        Every few seconds it writes the mark, in a transaction of its own: ask it before a write
+        transaction begins, never inside of one, where the two would wait for one another.
+        """
+        now = self.peek()
         if now - self._marked >= MARK_EVERY:
             self._marked = self._store.raise_clock_mark(now)
         return now
 
+    def peek(self) -> datetime:
+        """The same from memory alone, for whoever only shows or compares, or must not wait.
+
+        It works while the database cannot be written; the mark may lag behind its answers.
+        """
+        base, base_monotonic = self._origin
+        return base + timedelta(seconds=self._clock.monotonic() - base_monotonic)
+
     def stepped(self) -> timedelta | None:
         """By how much the wall clock differs from what was accepted; None within 30 s."""
-        difference = self._clock.now() - self.now() - self._accepted
+        difference = self._clock.now() - self.peek() - self._accepted
         return difference if abs(difference) > STEP_MAX else None
 
     def accept_step(self) -> timedelta:
@@ -55,7 +67,7 @@ class EngineClock:
         """
         wall, now = self._clock.now(), self.now()
         if wall > now:
-            self._base, self._base_monotonic = wall, self._clock.monotonic()
+            self._origin = (wall, self._clock.monotonic())
             self._accepted = timedelta(0)
             self._marked = self._store.raise_clock_mark(wall)
         else:

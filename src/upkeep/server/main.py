@@ -194,8 +194,9 @@ class _Assembly:
 
     def _planned(self, plan: Plan) -> None:
         if plan.group.capacity == 0:
+            now = self._clock.now()
             with self._database.write() as connection:
-                remove_if_empty(connection, plan.group.id, now=self._clock.now())
+                remove_if_empty(connection, plan.group.id, now=now)
         self._notify.changed(plan.group.id)
 
 

@@ -136,8 +136,9 @@ class StoreProvisioner:
             return machine, group
 
     def _seed(self, machine: Row[Any], group: Row[Any]) -> dict[str, bytes]:
+        now = self._clock.now()
         with self._database.write() as connection:
-            token = new_enrol_token(connection, machine.id, self._clock.now())
+            token = new_enrol_token(connection, machine.id, now)
         seed = {
             "upkeep.json": json.dumps(
                 {

@@ -8,8 +8,8 @@ from upkeep.store.database import Database
 
 
 class PageClock(Protocol):
-    def now(self) -> datetime:
-        """The engine's time: aware, UTC."""
+    def peek(self) -> datetime:
+        """The engine's time: aware, UTC; asked without a write, so it works on a full disk."""
         ...
 
 

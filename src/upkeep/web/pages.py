@@ -55,7 +55,7 @@ def overview_page(
         after: the name of the last group of the page before.
         only: ids of the groups whose panels are wanted; None means all of this page.
     """
-    now = services.clock.now()
+    now = services.clock.peek()
     with services.database.read() as connection:
         overview = read_overview(connection, now=now, draw=only, scope=scope, story_max=STORY_MAX)
     on_page, following = groups_on_page(overview.groups, after=after, most=GROUPS_MAX)
@@ -80,7 +80,7 @@ def group_page(
     services: PageServices, scope: str, name: str, *, look: str, start: int, whole: bool
 ) -> Response[str]:
     """One group with all its machines in a table, and all its history."""
-    now = services.clock.now()
+    now = services.clock.peek()
     with services.database.read() as connection:
         overview = read_overview(
             connection,
@@ -122,7 +122,7 @@ def _listed(machine: MachineRow, now: datetime) -> Listed:
 
 def machine_page(services: PageServices, scope: str, name: str, *, whole: bool) -> Response[str]:
     """One machine: its state, what holds it, what was done to it."""
-    now = services.clock.now()
+    now = services.clock.peek()
     with services.database.read() as connection:
         detail = read_machine(connection, name, scope=scope)
     if detail is None:
