@@ -1,6 +1,6 @@
-"""A running server over a fresh database: real sockets, the real engine, no platform."""
+"""A running server over a fresh database: real sockets, real TLS, the real engine, no platform."""
 
-import asyncio
+import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -16,6 +16,7 @@ import uvicorn
 from upkeep.api.app import EdgeApp, create_app
 from upkeep.api.certificates import open_certificates
 from upkeep.api.change_feed import ChangeFeed
+from upkeep.api.serve_http import EdgeServer
 from upkeep.api.services import AgentTimes, Services
 from upkeep.catalogue.blobs import BlobStore
 from upkeep.engine.clock import EngineClock
@@ -70,7 +71,8 @@ class Server:
     def client(self, token: str | None = None) -> httpx.Client:
         bearer = self.admin if token is None else token
         headers = {"Authorization": f"Bearer {bearer}"} if bearer else {}
-        client = httpx.Client(base_url=self.base_url, headers=headers, timeout=20)
+        trust = ssl.create_default_context(cadata=self.services.certificates.ca_pem)
+        client = httpx.Client(base_url=self.base_url, headers=headers, timeout=20, verify=trust)
         self.clients.append(client)
         return client
 
@@ -129,11 +131,14 @@ def server(tmp_path: Path) -> Iterator[Server]:
     services.store._on_mark = lambda group: (services.notify.changed(group), woken.set())
     services = replace(services, wake=woken.set)
     app = create_app(services)
-    running = uvicorn.Server(
+    running = EdgeServer(
         uvicorn.Config(
             app, host="127.0.0.1", port=0, lifespan="on", log_level="warning", loop="uvloop",
-            timeout_graceful_shutdown=2,
-        )
+            http="httptools", timeout_graceful_shutdown=2,
+            ssl_certfile=str(services.certificates.chain),
+            ssl_keyfile=str(services.certificates.key),
+        ),
+        app,
     )  # fmt: skip
     thread = threading.Thread(target=running.run, daemon=True)
     thread.start()
@@ -145,7 +150,7 @@ def server(tmp_path: Path) -> Iterator[Server]:
         services=services,
         app=app,
         clock=clock,
-        base_url=f"http://127.0.0.1:{port}",
+        base_url=f"https://127.0.0.1:{port}",
         admin=(tmp_path / "admin-token").read_text().strip(),
         engine=engine,
     )
@@ -174,7 +179,3 @@ def server(tmp_path: Path) -> Iterator[Server]:
 @pytest.fixture
 def admin(server: Server) -> httpx.Client:
     return server.client()
-
-
-def run(coroutine: Any) -> Any:
-    return asyncio.run(coroutine)

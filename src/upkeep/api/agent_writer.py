@@ -13,7 +13,9 @@ from collections.abc import Callable
 from typing import Any
 
 from sqlalchemy import Connection
+from sqlalchemy.exc import SQLAlchemyError
 
+from upkeep.api.database_errors import from_database
 from upkeep.api.problems import InputError, ProblemKind
 from upkeep.store.database import Database
 
@@ -45,7 +47,7 @@ class AgentWriter:
         """What the job returns, once it is committed.
 
         Raises:
-            InputError: UNAVAILABLE: too much is queued, or the database cannot be written.
+            InputError: too much is queued, or the database cannot be written.
         """
         if self._jobs.qsize() >= JOBS_MAX:
             raise _busy("many machines report at once")
@@ -77,7 +79,9 @@ class AgentWriter:
                     self._write([each])
                 return
             log.error("agent_write_failed", exc_info=error)
-            self._tell(batch[0][1], None, _busy("what this machine reports cannot be written"))
+            outage = from_database(error) if isinstance(error, SQLAlchemyError) else None
+            refusal = outage or _busy("what this machine reports cannot be written")
+            self._tell(batch[0][1], None, refusal)
             return
         for (_, done), result in zip(batch, results, strict=True):
             self._tell(done, result, None)

@@ -22,8 +22,9 @@ from sqlalchemy import Connection
 from upkeep.api import agent_wire as wire
 from upkeep.api.agent_registry import AgentRegistry, Entry
 from upkeep.api.agent_writer import AgentWriter
+from upkeep.api.errors import input_error_from, invalid_body
 from upkeep.api.plain_http import answer, answer_error, header, read_body, source_of
-from upkeep.api.problems import InputError, ProblemKind, input_error_from
+from upkeep.api.problems import InputError, ProblemKind
 from upkeep.api.services import Services
 from upkeep.core.model import Health, MachineId
 from upkeep.store import agents
@@ -93,7 +94,8 @@ class AgentEdge:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        await self._write_seen()
+        with suppress(InputError):  # A full disk: each agent is heard of again.
+            await self._write_seen()
         await asyncio.to_thread(self._writer.stop)
 
     def close(self) -> None:
@@ -191,10 +193,8 @@ class AgentEdge:
         content = await read_body(scope, receive, bytes_max=wire.BODY_BYTES_MAX)
         try:
             body = wire.decode_check_in(content)
-        except msgspec.MsgspecError as error:
-            raise InputError(ProblemKind.INVALID, str(error)) from None
-        except (UnicodeDecodeError, RecursionError):
-            raise InputError(ProblemKind.INVALID, "the body is no JSON in UTF-8") from None
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+            raise invalid_body(error, wire.CheckIn) from None
         if entry.locked:
             raise _conflict_error("its nonces show that two machines use it")
         if body.uuid != entry.uuid:
@@ -415,7 +415,12 @@ class AgentEdge:
         machines = sorted(seen)
         for start in range(0, len(machines), SEEN_PER_TRANSACTION):
             part = {m: seen[m] for m in machines[start : start + SEEN_PER_TRANSACTION]}
-            await self._writer.write(partial(agents.write_seen, seen=part))
+            try:
+                await self._writer.write(partial(agents.write_seen, seen=part))
+            except InputError:
+                # Nothing of it is written; who was heard of since then is in the newer one.
+                self._seen = {**seen, **self._seen}
+                raise
 
     def _read(self, function: Any, *arguments: Any, **named: Any) -> Any:
         def read() -> Any:

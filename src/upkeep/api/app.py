@@ -22,6 +22,7 @@ from litestar.status_codes import HTTP_200_OK
 
 from upkeep.api import (
     audit,
+    audit_trail,
     blackouts,
     budgets,
     clock,
@@ -37,10 +38,10 @@ from upkeep.api import (
 from upkeep.api.agent_wire import EnrolReply, EnrolRequest
 from upkeep.api.agents import CHECK_IN_PATH, POLL_PATH, AgentEdge
 from upkeep.api.auth import ANONYMOUS, SAFE_METHODS, Actor, Authenticator, guard, no_token
+from upkeep.api.errors import handle
 from upkeep.api.plain_http import header, source_of
-from upkeep.api.problems import InputError, handle
+from upkeep.api.problems import InputError
 from upkeep.api.services import Services
-from upkeep.store import audit as audit_rows
 from upkeep.store.tokens import ensure_admin_token
 
 BODY_BYTES_MAX = 1024 * 1024
@@ -82,6 +83,7 @@ class EdgeApp:
 
     def __init__(self, services: Services) -> None:
         self._services = services
+        self._trail = audit_trail.AuditTrail(services.database)
         self._threads = ThreadPoolExecutor(THREADS_MAX, thread_name_prefix="edge")
         self._streams = events.Streams()
         self._authenticator = Authenticator(services.database, services.clock, self._threads)
@@ -125,18 +127,17 @@ class EdgeApp:
         await self.litestar(scope, receive, send_audited)
 
     def _audit(self, scope: Any, actor: Actor, status: int) -> None:
-        now = self._services.clock.now()
-        with self._services.database.write() as connection:
-            audit_rows.write(
-                connection,
+        self._trail.record(
+            audit_trail.Entry(
+                at=self._services.clock.peek(),
                 actor=f"{actor.name} ({actor.token_id})",
                 source=source_of(scope),
                 verb=scope["method"],
                 subject=scope["path"].replace("\x00", " "),
                 detail=scope.get("upkeep_detail", ""),
                 status=status,
-                now=now,
             )
+        )
 
     def _litestar(self) -> Litestar:
         services, authenticator, streams = self._services, self._authenticator, self._streams

@@ -1,23 +1,16 @@
 """Errors as problem documents: `{"kind", "title", "status", "detail"}`, one shape everywhere.
 
 `kind` is closed, for machines; `detail` is for people and says what to do.  A handler raises
-`InputError`; whatever Litestar itself raises (no such route, a body that is not what the route
-takes) is turned into the same shape here.  Source: RFC 9457.
+`InputError`; whatever else is raised becomes one in `errors.py`.  Source: RFC 9457.
 """
 
-import logging
 from collections.abc import Mapping
 from enum import StrEnum
-from typing import Any
 
 import msgspec
-from litestar import Request, Response
-from litestar.exceptions import HTTPException, ValidationException
 
 MEDIA_TYPE = "application/problem+json"
 DETAIL_LENGTH_MAX = 1_000  # A message for people; what was sent is not sent back whole.
-
-log = logging.getLogger("upkeep.api")
 
 
 class ProblemKind(StrEnum):
@@ -74,18 +67,6 @@ PROBLEMS: Mapping[ProblemKind, tuple[int, str]] = {
     K.NO_SPACE: (507, "The server's disk is full"),
 }
 
-_BY_STATUS = {
-    401: K.UNAUTHENTICATED,
-    403: K.FORBIDDEN,
-    404: K.NOT_FOUND,
-    405: K.METHOD_NOT_ALLOWED,
-    409: K.CONFLICT,
-    413: K.TOO_LARGE,
-    415: K.UNSUPPORTED_MEDIA_TYPE,
-    429: K.TOO_MANY,
-    503: K.UNAVAILABLE,
-}
-
 
 class Problem(msgspec.Struct, frozen=True, kw_only=True):
     """The wire form."""
@@ -115,7 +96,8 @@ class InputError(Exception):
         return PROBLEMS[self.kind][0]
 
     def headers(self) -> dict[str, str]:
-        headers = {}
+        # A detail may repeat what was sent: no browser is to take it for a page.
+        headers = {"X-Content-Type-Options": "nosniff"}
         if self.retry_after_s:
             headers["Retry-After"] = str(self.retry_after_s)
         if self.status == 401:
@@ -139,41 +121,3 @@ def to_problem(error: InputError) -> bytes:
     status, title = PROBLEMS[error.kind]
     detail = error.detail[:DETAIL_LENGTH_MAX]
     return msgspec.json.encode(Problem(kind=error.kind, title=title, status=status, detail=detail))
-
-
-def input_error_from(error: Exception) -> InputError:
-    """Any exception that a handler or Litestar may raise, as ours."""
-    if isinstance(error, InputError):
-        return error
-    if isinstance(error, ValidationException):
-        return InputError(K.INVALID, _validation_words(error))
-    if isinstance(error, HTTPException):
-        kind = _BY_STATUS.get(error.status_code)
-        if kind is None:
-            kind = K.BAD_REQUEST if error.status_code < 500 else K.INTERNAL
-        if kind is not K.INTERNAL:
-            return InputError(kind, error.detail or PROBLEMS[kind][1])
-    log.error("request_failed", exc_info=error)
-    return InputError(K.INTERNAL, "the server's log has the trace; tell whoever runs it")
-
-
-def _validation_words(error: ValidationException) -> str:
-    """Litestar's `Validation failed for POST /x` with what follows it, a field each."""
-    words = []
-    for entry in error.extra if isinstance(error.extra, list) else []:
-        if isinstance(entry, dict):
-            key = str(entry.get("key") or "")
-            message = str(entry.get("message") or "")
-            words.append(f"{key}: {message}" if key and key not in message else message)
-    return "; ".join(words) or str(error.detail)
-
-
-def handle(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
-    """Litestar's exception handler for everything."""
-    problem = input_error_from(error)
-    return Response(
-        to_problem(problem),
-        status_code=problem.status,
-        media_type=MEDIA_TYPE,
-        headers=problem.headers(),
-    )
