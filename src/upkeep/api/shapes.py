@@ -21,9 +21,26 @@ T = TypeVar("T")
 TEXT_LENGTH_MAX = 1_000
 
 # \Z: `$` would let a newline follow.
-Name = Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}\Z")]
-Label = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9 ._:@/-]{0,99}\Z")]
-Text = Annotated[str, Meta(max_length=TEXT_LENGTH_MAX, pattern=r"^[^\x00]*\Z")]
+Name = Annotated[
+    str,
+    Meta(
+        pattern=r"^[a-z0-9][a-z0-9._-]{0,62}\Z",
+        description="1 to 63 of a-z, 0-9, dot, underscore and hyphen, first a letter or a digit",
+    ),
+]
+Label = Annotated[
+    str,
+    Meta(
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9 ._:@/-]{0,99}\Z",
+        description="1 to 100 letters, digits, spaces and ._:@/-, first a letter or a digit",
+    ),
+]
+Text = Annotated[
+    str,
+    Meta(
+        max_length=TEXT_LENGTH_MAX, pattern=r"^[^\x00]*\Z", description="a text without zero bytes"
+    ),
+]
 ForceFlag = Annotated[bool, Meta(description="Overdraw budgets and ignore blackouts; recorded.")]
 
 Limit = Annotated[int, QueryParameter(ge=1, le=LIMIT_MAX)]
