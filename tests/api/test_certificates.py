@@ -1,0 +1,175 @@
+"""The own CA, and the agent's own code against a server that uses it."""
+
+import hashlib
+import ssl
+import subprocess
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography import x509
+
+from upkeep.agent import identity, transport
+from upkeep.agent.enrol import EnrolError, enrol
+from upkeep.agent.machine import Paths
+from upkeep.agent.seed import Enrolment
+from upkeep.agent.wire import parse_reply
+from upkeep.api.certificates import open_certificates
+from upkeep.api.install import INSTALL_SCRIPT, pasted_line
+
+NOW = datetime(2026, 11, 24, tzinfo=UTC)
+
+
+def test_the_ca_is_made_once_and_kept(tmp_path: Path) -> None:
+    first = open_certificates(tmp_path, ["localhost"], now=NOW)
+    again = open_certificates(tmp_path, ["localhost"], now=NOW)
+    assert first == again
+    der = ssl.PEM_cert_to_DER_cert(first.ca_pem)
+    assert first.ca_sha256 == hashlib.sha256(der).hexdigest()
+
+
+def test_every_file_is_private(tmp_path: Path) -> None:
+    open_certificates(tmp_path / "ca", ["localhost"], now=NOW)
+    modes = {f.name: f.stat().st_mode & 0o777 for f in (tmp_path / "ca").iterdir()}
+    assert set(modes.values()) == {0o600}
+    assert set(modes) == {"ca.pem", "ca.key", "server.pem", "server.key"}
+
+
+@pytest.mark.parametrize(
+    ("names", "later", "renewed"),
+    [
+        (["localhost", "10.0.0.1"], timedelta(0), False),
+        (["10.0.0.1", "LOCALHOST"], timedelta(0), False),
+        (["localhost", "10.0.0.2"], timedelta(0), True),
+        (["localhost", "10.0.0.1"], timedelta(days=360), False),
+        (["localhost", "10.0.0.1"], timedelta(days=370), True),
+    ],
+)
+def test_the_servers_certificate_is_renewed_when_it_must(
+    tmp_path: Path, names: list[str], later: timedelta, renewed: bool
+) -> None:
+    first = open_certificates(tmp_path, ["localhost", "10.0.0.1"], now=NOW)
+    before = first.chain.read_bytes()
+    after = open_certificates(tmp_path, names, now=NOW + later)
+    assert after.ca_sha256 == first.ca_sha256
+    assert (after.chain.read_bytes() != before) is renewed
+
+
+def test_openssl_believes_it(tmp_path: Path) -> None:
+    made = open_certificates(tmp_path, ["upkeep.example", "10.0.0.1"], now=datetime.now(UTC))
+    subprocess.run(
+        ["openssl", "verify", "-x509_strict", "-CAfile", tmp_path / "ca.pem", made.chain],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    certificate = x509.load_pem_x509_certificate(made.chain.read_bytes())
+    names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    assert [str(name.value) for name in names] == ["10.0.0.1", "upkeep.example"]
+
+
+# --- The agent's own code against the server ------------------------------------------------------
+
+
+def paths_of(root: Path) -> Paths:
+    """A machine of its own under a directory."""
+    for name in ("state", "seed", "etc"):
+        (root / name).mkdir(parents=True)
+    (root / "seed" / "upkeep.json").write_text('{"uuid": "uuid-of-the-hardware"}')
+    (root / "boot_id").write_text("boot-1\n")
+    return replace(
+        Paths(),
+        state=root / "state",
+        seed=root / "seed",
+        etc=root / "etc",
+        boot_id=root / "boot_id",
+    )
+
+
+def new_line(server: Any) -> dict[str, Any]:
+    client = server.client()
+    client.post("/v1/groups", json={"name": "db", "platform": "agent_only", "auto_upgrade": False})
+    made: dict[str, Any] = client.post("/v1/machines", json={"name": "db-1", "group": "db"}).json()
+    return made
+
+
+def test_an_agent_enrols_checks_in_and_polls_over_tls(server: Any, tmp_path: Path) -> None:
+    line = new_line(server)
+    sha256 = server.services.certificates.ca_sha256
+    paths = paths_of(tmp_path / "machine")
+    wanted = Enrolment(server.base_url, sha256, "db-1", line["token"])
+    known = enrol(paths, wanted)
+    assert identity.load(paths.state) == known
+    link = transport.Link(known.server, transport.trust(known.ca_pem))
+    body = {
+        "nonce": known.nonce, "uuid": known.uuid, "boot_id": "boot-1", "agent": "0.1.0",
+        "image": {}, "os": "Debian", "busy": None, "reboot_required": "", "done": [],
+        "health": {"state": "none", "since": "", "detail": "", "phase": None, "skip": False},
+        "first_boot": {"state": "done", "detail": ""},
+    }  # fmt: skip
+    reply = parse_reply(link.call("/agent/v1/check-in", body, bearer=known.bearer))
+    assert reply.mode.value == "long"
+    assert reply.probe_given
+    assert parse_reply(link.call("/agent/v1/poll?wait=0", body, bearer=known.bearer)).nonce == ""
+    with pytest.raises(transport.Refused) as refused:
+        link.call("/agent/v1/check-in", {**body, "uuid": "another"}, bearer=known.bearer)
+    assert refused.value.kind == "identity_conflict"
+    link.close()
+
+
+def test_an_agent_does_not_talk_to_a_server_with_another_ca(server: Any, tmp_path: Path) -> None:
+    line = new_line(server)
+    wanted = Enrolment(server.base_url, "0" * 64, "db-1", line["token"])
+    with pytest.raises(EnrolError) as refused:
+        enrol(paths_of(tmp_path / "machine"), wanted)
+    assert refused.value.kind == "wrong_ca"
+
+
+def run_line(line: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(["sh", "-c", line], capture_output=True, text=True, timeout=60)
+
+
+def test_the_pasted_line_brings_the_verified_agent(server: Any, tmp_path: Path) -> None:
+    """Up to the agent's own `install`, which is tried in the agent's tests: a stand-in says what
+    it was given."""
+    made = server.services.certificates
+    told = tmp_path / "told"
+    fake = tmp_path / "bin"
+    fake.mkdir()
+    (fake / "python3").write_text(f'#!/bin/sh\nsha256sum "$1" >{told}\nshift\necho "$@" >>{told}\n')
+    (fake / "python3").chmod(0o755)
+    line = pasted_line(server.base_url, made.ca_sha256, machine="db-1", token="T0KEN")
+    ran = run_line(f"PATH={fake}:$PATH; {line}")
+    assert ran.returncode == 0, ran.stderr
+    digest, *arguments = told.read_text().split()
+    served = server.client().get("/agent/v1/agent.pyz").content
+    assert digest == hashlib.sha256(served).hexdigest()
+    assert arguments[1:] == [
+        "install", "--server", server.base_url, "--ca-sha256", made.ca_sha256,
+        "--token", "T0KEN", "--machine", "db-1",
+    ]  # fmt: skip
+
+
+def test_the_pasted_line_installs_nothing_from_a_wrong_server(server: Any) -> None:
+    ran = run_line(pasted_line(server.base_url, "0" * 64, machine="db-1", token="T"))
+    assert ran.returncode != 0
+    assert "wrong CA" in ran.stderr
+
+
+def test_the_script_checks_the_pin_by_itself_too(server: Any, tmp_path: Path) -> None:
+    script = tmp_path / "install.sh"
+    script.write_text(INSTALL_SCRIPT)
+    ran = subprocess.run(
+        ["sh", script, "--server", server.base_url, "--ca-sha256", "0" * 64, "--token", "T"],
+        capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert ran.returncode == 1
+    assert "is pinned; nothing was installed" in ran.stderr
+    bare = subprocess.run(["sh", script, "--server", "https://x"], capture_output=True, text=True)
+    assert bare.returncode == 2
+
+
+def test_the_first_token_file_is_private(server: Any) -> None:
+    (file,) = server.services.state_dir.glob("admin*token")
+    assert file.stat().st_mode & 0o777 == 0o600
+    assert server.client(file.read_text().strip()).get("/v1/tokens").status_code == 200
