@@ -1,0 +1,99 @@
+"""Migrations: what they end at is tables.py, on each database; and each is applied once."""
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from sqlalchemy import Connection, inspect
+
+from upkeep.store.database import Database
+from upkeep.store.migrate import migrate
+from upkeep.store.tables import metadata
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "contract"))
+
+from postgres import cluster
+
+
+@pytest.fixture(scope="module")
+def postgres_url() -> Iterator[str]:
+    with cluster() as url:
+        yield url
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Database]:
+    """Empty: every test in this file leaves a PostgreSQL without tables behind it."""
+    if request.param == "sqlite":
+        database = Database(f"sqlite:///{tmp_path / 'fleet.db'}")
+    else:
+        database = Database(request.getfixturevalue("postgres_url"))
+    yield database
+    with database.write() as connection:
+        metadata.drop_all(connection)
+        connection.exec_driver_sql("DROP TABLE IF EXISTS alembic_version")
+    database.close()
+
+
+def differences(connection: Connection) -> list[object]:
+    """Between the database and tables.py, as Alembic sees them."""
+    context = MigrationContext.configure(connection, opts={"compare_type": True})
+    return list(compare_metadata(context, metadata))
+
+
+def schema(connection: Connection) -> dict[str, object]:
+    """All of it as text: also defaults and conditions of indexes, which Alembic leaves out."""
+    found: dict[str, object] = {}
+    look = inspect(connection)
+    for table in sorted(metadata.tables):
+        columns = [{**c, "type": str(c["type"])} for c in look.get_columns(table)]
+        columns.sort(key=lambda column: column["name"])  # A column of a later file comes last.
+        indexes = [
+            (index["name"], index["column_names"], bool(index["unique"]), _options(index))
+            for index in sorted(look.get_indexes(table), key=lambda index: str(index["name"]))
+        ]
+        found[table] = (columns, look.get_pk_constraint(table)["constrained_columns"], indexes)
+    return found
+
+
+def _options(index: Any) -> dict[str, str]:
+    return {name: str(value) for name, value in index.get("dialect_options", {}).items()}
+
+
+def test_all_migrations_end_at_the_tables(database: Database) -> None:
+    migrate(database)
+    with database.write() as connection:
+        assert differences(connection) == []
+        migrated = schema(connection)
+        metadata.drop_all(connection)
+        metadata.create_all(connection)
+        assert migrated == schema(connection)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "DROP INDEX story_group",
+        "ALTER TABLE settings ADD COLUMN of_tomorrow INTEGER",
+        "ALTER TABLE machines DROP COLUMN uuid",
+    ],
+)
+def test_what_differs_is_seen(database: Database, change: str) -> None:
+    migrate(database)
+    with database.write() as connection:
+        connection.exec_driver_sql(change)
+        assert len(differences(connection)) == 1
+
+
+def test_migrating_again_changes_nothing(database: Database) -> None:
+    migrate(database)
+    with database.write() as connection:
+        connection.exec_driver_sql("INSERT INTO settings (key, value) VALUES ('kept', '1')")
+    migrate(database)
+    with database.read() as connection:
+        kept = connection.exec_driver_sql("SELECT value FROM settings").scalars().all()
+    assert kept == ["1"]
