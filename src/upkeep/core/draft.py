@@ -7,7 +7,7 @@ differences into a `Plan`.
 
 from collections.abc import Iterable
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from upkeep.core.blame import LostDomain, lost_domains
@@ -33,6 +33,9 @@ from upkeep.core.model import (
     Verb,
 )
 from upkeep.core.task import IN_HAND, Signal, TaskState, step
+
+# While a domain is lost with no end in sight: shorter than the time its machines must be back.
+LOOK_AGAIN = timedelta(minutes=1)
 
 
 def subject_of(task: Task) -> MachineId:
@@ -69,7 +72,8 @@ class Draft:
         self.released: list[tuple[BudgetId, MachineId]] = []
         self.calls_done: list[tuple[str, str]] = []
         self.story: list[str] = []
-        self._wakes: list[datetime] = [lost.until for lost in self.lost if lost.until]
+        # While it is away nothing of this group's own may tell that others of it come back.
+        self._wakes: list[datetime] = [lost.until or now + LOOK_AGAIN for lost in self.lost]
         self._changed_tasks: dict[tuple[RolloutId, MachineId], None] = {}
         self._changed_rollouts: dict[RolloutId, None] = {}
         self._changed_machines: dict[MachineId, None] = {}
