@@ -1,4 +1,8 @@
-"""Fixtures of the contract suites: each platform once per session, one fleet per test."""
+"""Fixtures of the contract suites.
+
+Platforms: each once per session, one fleet per test.  Stores: an empty one per test, on one
+PostgreSQL server per session.
+"""
 
 import shutil
 import sys
@@ -9,8 +13,10 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+from fleet_stores import Backend, MemoryBackend, new_postgres, new_sqlite
 from platform_fleet import Fleet
 from platforms import CASES, PlatformCase, nowhere
+from postgres import cluster
 
 from upkeep.ports import OsImage
 
@@ -50,3 +56,31 @@ def fleet(case: PlatformCase, case_root: Path, images: Callable[[str], OsImage])
     fleet = Fleet(case, case_root, case.open(case_root, nowhere), images)
     yield fleet
     fleet.delete_all()
+
+
+@pytest.fixture(scope="session")
+def postgres_url() -> Iterator[str]:
+    with cluster() as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("template") / "fleet.db"
+
+
+@pytest.fixture(params=["memory", "sqlite", "postgres"])
+def backend(
+    request: pytest.FixtureRequest, sqlite_template: Path, tmp_path: Path
+) -> Iterator[Backend]:
+    """An empty store of each kind in turn."""
+    made: Backend
+    match request.param:
+        case "memory":
+            made = MemoryBackend()
+        case "sqlite":
+            made = new_sqlite(sqlite_template, tmp_path)
+        case _:
+            made = new_postgres(request.getfixturevalue("postgres_url"))
+    yield made
+    made.close()

@@ -7,7 +7,20 @@ the machine; when nobody reaches it, it is unknown, which counts as down and is 
 
 from enum import StrEnum
 
-from upkeep.core.model import Health
+from upkeep.core.model import Health, Verb
+
+# The machine's own agent performs these, with the machine up all the time.
+AGENT_VERBS = frozenset({Verb.DRAIN})
+
+
+def renews_health(verb: Verb) -> bool:
+    """Whether an action of this verb, once begun, makes all health seen before it worthless.
+
+    True of all that a platform does.  What stops or restarts a machine takes it down; what starts
+    one leaves it booting; and a removal that fails half-way may have stopped it: were it still
+    taken for healthy, its claims would be given back too soon.
+    """
+    return verb not in AGENT_VERBS
 
 
 class HealthSource(StrEnum):

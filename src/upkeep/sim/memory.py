@@ -11,6 +11,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
+from upkeep.core.health import AGENT_VERBS, renews_health
 from upkeep.core.model import (
     OPEN_STATES,
     Budget,
@@ -27,9 +28,7 @@ from upkeep.core.model import (
     Priority,
     Snapshot,
     System,
-    Verb,
 )
-from upkeep.core.refusals import DISRUPTIVE
 from upkeep.core.task import IN_HAND, TaskState
 from upkeep.engine.fleet_store import (
     ActionResult,
@@ -53,9 +52,6 @@ from upkeep.sim.memory_rows import (
 PAST_KEPT = timedelta(days=62)
 PAST_MAX = 200
 _REMEMBERED = (System.OS_IMAGE, System.SCALE)
-
-# After these the machine has started anew, so what was seen before says nothing.
-_RENEWS = DISRUPTIVE | {Verb.SWITCH_BACK, Verb.START}
 
 _WAITING = (HoldReason.BUDGET_SPENT, HoldReason.BUDGET_RESERVED)
 
@@ -116,13 +112,8 @@ class MemoryStore:
     def next_wake(self) -> datetime | None:
         wakes = []
         for row in self.groups.values():
-            moment = row.next_wake
-            if row.marks > row.committed_marks:
-                moment = row.marked_at or moment
-            if row.parked_until is not None and (moment is None or moment < row.parked_until):
-                moment = row.parked_until if row.marks > row.committed_marks else moment
-            if moment is not None:
-                wakes.append(moment)
+            if (moment := row.wake_at()) is not None:
+                wakes.append(max(moment, row.parked_until or moment))
         return min(wakes, default=None)
 
     def read_group(
@@ -144,21 +135,27 @@ class MemoryStore:
             rollouts=tuple(row.open[key] for key in open_ids),
             past=tuple(
                 r
-                for r in row.past[:PAST_MAX]
+                for r in row.past
                 if r.ended_at and now - r.ended_at < PAST_KEPT and r.system in _REMEMBERED
-            ),
+            )[:PAST_MAX],
             tasks=tuple(
                 row.tasks[rollout][machine]
                 for rollout in open_ids
                 for machine in sorted(row.tasks[rollout])
             ),
             outcomes=outcomes,
-            budgets=tuple(self._budget(b, row, now) for b in self.budgets_of[group]),
+            budgets=tuple(
+                self._budget(b, row, now)
+                for b in self.budgets_of[group]
+                if b.is_own or any(m.id in b.counted for m in machines)
+            ),
             claims=tuple(row.claims[key] for key in sorted(row.claims)),
             calls=tuple(row.calls.values()),
             domains=self._domains.read(row.group, machines, now),
             windows=row.windows,
-            blackouts=row.blackouts,
+            blackouts=tuple(
+                sorted((b for b in row.blackouts if b.closes > now), key=lambda b: b.opens)
+            ),
             clock_stepped=clock_stepped,
         )
         return snapshot, ReadMark(marks=row.marks, fence=row.fence)
@@ -167,19 +164,18 @@ class MemoryStore:
         group = row.group.id
         size: dict[str, int] = {}
         for (_, zone), count in budget.size.items():
-            size[zone] = size.get(zone, 0) + count
+            if count:
+                size[zone] = size.get(zone, 0) + count
         elsewhere: dict[str, int] = {}
         for (owner, zone), count in budget.used.items():
-            if owner != group:
+            if owner != group and count:
                 elsewhere[zone] = elsewhere.get(zone, 0) + count
-        members = None
-        if budget.selector.zone:
-            members = frozenset(m.id for m in row.machines.values() if m.id in budget.counted)
+        members = frozenset(m.id for m in row.machines.values() if m.id in budget.counted)
         return replace(
             budget.rule,
             size=size,
             used_elsewhere=elsewhere,
-            members=members,
+            members=None if len(members) == len(row.machines) else members,
             version=budget.version,
             started=budget.started_within(now),
             waiting_elsewhere=self._waiting_elsewhere(budget, group),
@@ -204,7 +200,7 @@ class MemoryStore:
         if row is None or row.fence != read.fence:
             return False
         for budget, version in plan.budget_versions.items():
-            if self.budgets[budget].version != version:
+            if budget not in self.budgets or self.budgets[budget].version != version:
                 return False
         self._write_group(row, plan.group)
         self._write_rollouts(row, plan)
@@ -212,6 +208,8 @@ class MemoryStore:
             row.claims.pop(key, None)
         for claim in plan.claims:  # After: the same plan may give a place back and take it anew.
             row.claims[(claim.budget, claim.machine)] = claim
+            # Also where nobody else is down for it: what a rate has counted has moved.
+            self.budgets[claim.budget].version += 1
             if self.budgets[claim.budget].rule.rate:
                 self.budgets[claim.budget].started.append(claim.taken_at)
         for machine in plan.machines:
@@ -221,7 +219,7 @@ class MemoryStore:
         for action in plan.actions:
             if action.key not in self.actions:
                 self.actions[action.key] = ActionRow(action=action, not_before=now)
-                if action.verb is not Verb.DRAIN:  # It waits for the agent, not for a lease.
+                if action.verb not in AGENT_VERBS:  # It waits for the agent, not for a lease.
                     self._pending[action.key] = self.actions[action.key]
         self._write_holds(row, plan, now)
         row.story.extend(plan.story)
@@ -231,6 +229,7 @@ class MemoryStore:
         row.fence += 1
         row.committed_marks = read.marks
         row.next_wake = plan.next_wake
+        row.parked_until = None
         return True
 
     def _write_group(self, row: GroupRow, after: Group) -> None:
@@ -288,15 +287,14 @@ class MemoryStore:
     def claim_actions(
         self, owner: str, *, now: datetime, lease_until: datetime, limit: int
     ) -> Sequence[LeasedAction]:
+        rows = [row for row in self._pending.values() if _claimable(row, now)]
+        rows.sort(key=_age)
         taken: list[LeasedAction] = []
-        for row in self._pending.values():
-            if len(taken) == limit:
-                break
-            if not _claimable(row, now):
-                continue
+        for row in sorted(rows[:limit], key=lambda row: row.action.key):
             group = self.groups[row.action.group]
             machine = group.machines.get(row.action.machine)
-            if machine is None:
+            if machine is None:  # Nobody performs it any more.
+                self._pending.pop(row.action.key).state = ActionState.DONE
                 continue
             taken.append(self._lease(row, group, machine, owner, now, lease_until))
         return taken
@@ -317,7 +315,7 @@ class MemoryStore:
         row.lease_until = lease_until
         row.fence = extra.fence
         row.attempts += 1
-        if row.action.verb in _RENEWS and machine.health is not Health.INITIALIZING:
+        if renews_health(row.action.verb) and machine.health is not Health.INITIALIZING:
             self.put_machine(group, replace(machine, health=Health.INITIALIZING, health_since=now))
         return LeasedAction(
             action=row.action,
@@ -341,8 +339,8 @@ class MemoryStore:
     def retry_action(
         self, key: str, *, fence: int, result: ActionResult, not_before: datetime
     ) -> None:
-        row = self.actions[key]
-        if row.state is not ActionState.LEASED or row.fence != fence:
+        row = self.actions.get(key)
+        if row is None or row.state is not ActionState.LEASED or row.fence != fence:
             return
         row.state = ActionState.READY
         row.not_before = not_before
@@ -350,7 +348,9 @@ class MemoryStore:
 
     @_write
     def finish_action(self, key: str, *, fence: int, result: ActionResult, now: datetime) -> bool:
-        row = self.actions[key]
+        row = self.actions.get(key)
+        if row is None:
+            return False
         group = self.groups[row.action.group]
         current = row.state is ActionState.LEASED and row.fence == fence
         machine = group.machines.get(row.action.machine)
@@ -429,12 +429,10 @@ class MemoryStore:
         before = row.machines[machine]
         extra = row.extras[machine]
         after = self._seen(row, before, sighting, now)
-        if sighting.address is not None:
-            extra.address = sighting.address
-        if sighting.detail is not None:
-            extra.detail = sighting.detail
-        if after == before:
+        moved = sighting.address is not None and sighting.address != extra.address
+        if after == before and not moved:
             return False
+        extra.address = extra.address if sighting.address is None else sighting.address
         self.put_machine(row, after)
         self.mark_row(row, now)
         return True
@@ -447,16 +445,12 @@ class MemoryStore:
             after = replace(after, boots=sighting.boots)
         if sighting.powered_off is not None:
             after = replace(after, powered_off=sighting.powered_off)
-        if sighting.powered_off is not None:
-            after = replace(after, powered_off=sighting.powered_off)
         if sighting.phase is not None:
             after = replace(after, phase=sighting.phase)
         if sighting.skip is not None:
             after = replace(after, skip=sighting.skip)
         health = sighting.health
-        watch_from = row.extras[before.id].watch_from
-        old = sighting.watch_from is not None and sighting.watch_from != watch_from
-        if health is None or health is before.health or old:
+        if health is None or health is before.health:
             return after
         if sighting.watch_from not in (None, row.extras[before.id].watch_from):
             return after  # Seen before the machine's last work ended.
@@ -481,13 +475,14 @@ class MemoryStore:
 
     @_write
     def mark_group(self, group: GroupId, *, now: datetime) -> None:
-        self.mark_row(self.groups[group], now)
+        if group in self.groups:
+            self.mark_row(self.groups[group], now)
 
     @_write
     def park_group(self, group: GroupId, *, trace: str, until: datetime) -> None:
-        row = self.groups[group]
-        row.story.append(trace)
-        row.parked_until = until
+        if group in self.groups:
+            self.groups[group].story.append(trace)
+            self.groups[group].parked_until = until
 
     def watched(self, machines: Sequence[MachineId] | None = None) -> Sequence[WatchedMachine]:
         wanted = list(self.group_of) if machines is None else machines
@@ -529,8 +524,7 @@ class MemoryStore:
         row.machines[machine.id] = machine
         row.machines_sorted = None
         self.group_of[machine.id] = row.group.id
-        if self._domains.count(row.group, before, machine):
-            self._wake_those_who_wait_for_domains(row.group.id)
+        self._domains.count(row.group, before, machine)
         self._recount(row, machine.id)
 
     def _forget_machine(self, row: GroupRow, machine: MachineId) -> None:
@@ -542,10 +536,7 @@ class MemoryStore:
         del self.group_of[machine]
         for key in [k for k in row.claims if k[1] == machine]:
             del row.claims[key]
-        for action in [k for k, a in self._pending.items() if a.action.machine == machine]:
-            self._pending.pop(action).state = ActionState.DONE
-        if self._domains.count(row.group, before, None):
-            self._wake_those_who_wait_for_domains(row.group.id)
+        self._domains.count(row.group, before, None)
         self._recount(row, machine)
 
     def _recount(self, row: GroupRow, machine: MachineId) -> None:
@@ -564,21 +555,21 @@ class MemoryStore:
                         self.mark_row(waiting, since)
                         break
 
-    def _wake_those_who_wait_for_domains(self, group: GroupId) -> None:
-        """A machine lost or back may end a `DOMAIN_LOST` of groups other than its own."""
-        for row in self.groups.values():
-            if row.group.id == group:
-                continue
-            for hold, since in row.holds.values():
-                if hold.reason is HoldReason.DOMAIN_LOST:
-                    self.mark_row(row, since)
-                    break
-
 
 def _claimable(row: ActionRow, now: datetime) -> bool:
     if row.state is ActionState.READY:
         return row.not_before <= now
     return row.lease_until is not None and row.lease_until <= now
+
+
+def _age(row: ActionRow) -> tuple[bool, datetime, str]:
+    """Leases that ran out before what nobody has begun, then the longest waiting."""
+    is_ready = row.state is ActionState.READY
+    return (
+        is_ready,
+        row.not_before if is_ready else row.lease_until or row.not_before,
+        row.action.key,
+    )
 
 
 def _nothing(name: str) -> None:

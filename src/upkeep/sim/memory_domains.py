@@ -23,8 +23,8 @@ class DomainTally:
         # Machine → when it was lost and came back.
         self._away: dict[_DomainKey, dict[MachineId, _Case]] = {}
 
-    def count(self, group: Group, before: Machine | None, after: Machine | None) -> bool:
-        """Take a change in; True if a machine was lost, came back, or left."""
+    def count(self, group: Group, before: Machine | None, after: Machine | None) -> None:
+        """Take a change in."""
         for machine, change in ((before, -1), (after, 1)):
             if machine is not None and machine.lifecycle is Lifecycle.PRESENT:
                 for key in _domains_of(group, machine):
@@ -33,13 +33,12 @@ class DomainTally:
         assert known is not None
         was, now_is = _case(before), _case(after)
         if was == now_is:
-            return False
+            return
         for key in _domains_of(group, known):
             if now_is is None:
                 self._away.get(key, {}).pop(known.id, None)
             else:
                 self._away.setdefault(key, {})[known.id] = now_is
-        return True
 
     def read(self, group: Group, machines: Sequence[Machine], now: datetime) -> tuple[Domain, ...]:
         """Those of the group's domains in which enough machines are away."""
@@ -59,7 +58,7 @@ class DomainTally:
                         kind=key[0],
                         name=key[1],
                         size=self._size.get(key, 0),
-                        away=tuple(sorted(away.values(), key=lambda case: case[0])),
+                        away=tuple(away[m] for m in sorted(away, key=lambda m: (away[m][0], m))),
                     )
                 )
         return tuple(domains)

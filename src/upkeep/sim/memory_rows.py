@@ -59,7 +59,6 @@ class MachineExtra:
     platform: str
     address: str = ""
     watch_from: datetime
-    detail: str = ""
     fence: int = 0
 
 
@@ -104,11 +103,13 @@ class GroupRow:
         """Since when the group has been due, or None."""
         if self.parked_until is not None and now < self.parked_until:
             return None
-        if self.marks > self.committed_marks:
-            return self.marked_at or now
-        if self.next_wake is not None and self.next_wake <= now:
-            return self.next_wake
-        return None
+        moment = self.wake_at()
+        return moment if moment is not None and moment <= now else None
+
+    def wake_at(self) -> datetime | None:
+        """Since or from when it is due, parking aside."""
+        marked_at = self.marked_at if self.marks > self.committed_marks else None
+        return min((m for m in (marked_at, self.next_wake) if m is not None), default=None)
 
     def sorted_machines(self) -> tuple[Machine, ...]:
         if self.machines_sorted is None:
@@ -143,6 +144,11 @@ class BudgetRow:
     started: list[datetime] = field(default_factory=list)
     # Machine → (zone key, counted in size, counted as used), as last counted.
     counted: dict[MachineId, tuple[GroupId, str, bool, bool]] = field(default_factory=dict)
+
+    @property
+    def is_own(self) -> bool:
+        """It is the one budget that its group was made with."""
+        return len(self.selector.groups) == 1 and not self.selector.zone
 
     def count(self, group: GroupId, machine: Machine | None, key: MachineId, claimed: bool) -> bool:
         """Bring the counts of one machine up to date; True if its place in the budget moved."""
@@ -187,4 +193,5 @@ class Catalogue:
     versions: dict[str, dict[str, ImageVersion]] = field(default_factory=dict)
 
     def of(self, image_name: str) -> tuple[ImageVersion, ...]:
-        return tuple(self.versions.get(image_name, {}).values())
+        known = self.versions.get(image_name, {})
+        return tuple(known[version] for version in sorted(known))

@@ -9,19 +9,16 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Row, select, update
+from sqlalchemy import Connection, Row, case, exists, select, update
 
-from upkeep.core.model import Action, GroupId, Health, MachineId, RolloutId, Verb
+from upkeep.core.health import AGENT_VERBS, renews_health
+from upkeep.core.model import Action, GroupId, Health, Lifecycle, MachineId, RolloutId, Verb
 from upkeep.engine.fleet_store import ActionResult, LeasedAction
 from upkeep.ports import Power
 from upkeep.store import tables as t
-from upkeep.store.budget_rows import recount
+from upkeep.store.budget_rows import lock_budgets, recount
 from upkeep.store.database import to_us
-
-# Verbs that the agent performs; they wait in the machine's mailbox instead of being leased.
-AGENT_VERBS = (Verb.DRAIN,)
-
-_TAKES_DOWN = frozenset({Verb.STOP, Verb.RESTART, Verb.REPLACE_OS_DISK, Verb.SWITCH_BACK})
+from upkeep.store.wakes import mark
 
 
 def claim(
@@ -45,7 +42,28 @@ def claim(
                 .with_for_update(skip_locked=True)
             )
             keys += [row.key for row in rows]
-    return [_lease(connection, key, owner, now, lease_until) for key in sorted(keys)]
+    keys = _of_present(connection, sorted(keys), now)
+    machines = select(t.actions.c.machine_id).where(t.actions.c.key.in_(keys)).distinct()
+    lock_budgets(connection, connection.execute(machines).scalars().all())
+    return [_lease(connection, key, owner, now, lease_until) for key in keys]
+
+
+def _of_present(connection: Connection, keys: list[str], now: datetime) -> list[str]:
+    """Those whose machine is still there; nobody performs the others any more."""
+    gone = set(
+        connection.execute(
+            select(t.actions.c.key)
+            .join(t.machines, t.machines.c.id == t.actions.c.machine_id)
+            .where(t.actions.c.key.in_(keys), t.machines.c.lifecycle == Lifecycle.DELETED)
+        ).scalars()
+    )
+    if gone:
+        connection.execute(
+            update(t.actions)
+            .where(t.actions.c.key.in_(gone))
+            .values(state="cancelled", ended_at=to_us(now), lease_until=None)
+        )
+    return [key for key in keys if key not in gone]
 
 
 def _lease(
@@ -68,13 +86,12 @@ def _lease(
     ).one()
     fence = row.machine_fence + 1
     machine_values: dict[str, Any] = {"fence": fence, "in_work": 1}
-    if row.verb in _TAKES_DOWN:
-        machine_values |= {"health": Health.INITIALIZING, "health_since": to_us(now)}
+    if renews_health(Verb(row.verb)):
+        machine_values |= _renewed(now)
     connection.execute(
         update(t.machines).where(t.machines.c.id == row.machine_id).values(machine_values)
     )
-    if row.verb in _TAKES_DOWN:
-        recount(connection, [row.machine_id], now=now)
+    recount(connection, [row.machine_id], now=now)
     connection.execute(
         update(t.actions)
         .where(t.actions.c.key == key)
@@ -95,6 +112,13 @@ def _lease(
         platform=row.platform,
         image_name=row.image_name,
     )
+
+
+def _renewed(now: datetime) -> dict[str, Any]:
+    """Health begins anew; if it was about to already, since then."""
+    m = t.machines.c
+    since = case((m.health == Health.INITIALIZING, m.health_since), else_=to_us(now))
+    return {"health": Health.INITIALIZING, "health_since": since}
 
 
 def action_from(row: Row[Any]) -> Action:
@@ -138,32 +162,42 @@ def retry(
 
 def finish(
     connection: Connection, key: str, *, fence: int, result: ActionResult, now: datetime
-) -> str | None:
-    """Record the outcome once; the group to mark, or None if the action was somebody else's."""
+) -> tuple[str | None, bool]:
+    """Record the outcome once; the group that was marked, and whether the fence was the present."""
     row = connection.execute(
         select(t.actions).where(t.actions.c.key == key).with_for_update()
     ).first()
     if row is None:
-        return None
+        return None, False
     is_mine = row.fence == fence and row.state == "leased"
+    lock_budgets(connection, [row.machine_id])
+    mark(connection, row.group_id, now)
     _write_status(connection, row, result, now, is_mine=is_mine)
-    if not is_mine:
-        return None
-    connection.execute(
-        update(t.actions)
-        .where(t.actions.c.key == key)
-        .values(
-            state="succeeded" if result.succeeded else "failed",
-            kind=result.kind,
-            detail=result.detail,
-            ended_at=to_us(now),
-            lease_until=None,
+    if is_mine:
+        connection.execute(
+            update(t.actions)
+            .where(t.actions.c.key == key)
+            .values(
+                state="succeeded" if result.succeeded else "failed",
+                kind=result.kind,
+                detail=result.detail,
+                ended_at=to_us(now),
+                lease_until=None,
+            )
         )
-    )
-    connection.execute(
-        update(t.machines).where(t.machines.c.id == row.machine_id).values(in_work=0)
-    )
-    return str(row.group_id)
+        begun = exists(
+            select(t.actions.c.key).where(
+                t.actions.c.machine_id == row.machine_id,
+                t.actions.c.ended_at.is_(None),
+                t.actions.c.attempts > 0,
+            )
+        )
+        connection.execute(
+            update(t.machines)
+            .where(t.machines.c.id == row.machine_id)
+            .values(in_work=case((begun, 1), else_=0))
+        )
+    return str(row.group_id), is_mine
 
 
 def _write_status(
@@ -185,14 +219,11 @@ def _write_status(
         "powered_off": int(status.power is Power.OFF),
     }
     if is_mine:
-        values |= {
-            "health": Health.INITIALIZING,
-            "health_since": to_us(now),
-            "watch_from": to_us(now),
-        }
+        values |= _renewed(now) | {"watch_from": to_us(now)}
+    m = t.machines.c
     connection.execute(
         update(t.machines)
-        .where(t.machines.c.id == row.machine_id, t.machines.c.boots <= status.boots)
+        .where(m.id == row.machine_id, m.boots <= status.boots, m.lifecycle != Lifecycle.DELETED)
         .values(values)
     )
     if is_mine:

@@ -12,15 +12,16 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, Select, bindparam, delete, insert, select, update
 
+from upkeep.core.health import AGENT_VERBS
 from upkeep.core.model import Lifecycle, MachineId
 from upkeep.core.version import is_version
 from upkeep.engine.fleet_store import Sighting
 from upkeep.store import actions, sightings
 from upkeep.store import tables as t
 from upkeep.store.database import to_us
-from upkeep.store.fleet import mark
 from upkeep.store.policies import policy_from_json
 from upkeep.store.tokens import hash_secret, new_secret
+from upkeep.store.wakes import mark
 
 ENROL_TOKEN_LIFE = timedelta(hours=1)
 # An expired token's row is kept, so that its owner hears "expired" and not "unknown".
@@ -282,7 +283,7 @@ def machines_with_mail(
 ) -> dict[str, set[str]]:
     """Machines with commands that wait for their agents, by group; of these groups or all."""
     query = select(t.actions.c.group_id, t.actions.c.machine_id).where(
-        t.actions.c.state == "ready", t.actions.c.verb.in_(actions.AGENT_VERBS)
+        t.actions.c.state == "ready", t.actions.c.verb.in_(AGENT_VERBS)
     )
     if group_ids is not None:
         query = query.where(t.actions.c.group_id.in_(group_ids))

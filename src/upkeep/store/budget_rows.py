@@ -1,23 +1,55 @@
 """Keeps what budgets count in step with machines and claims: the `down` flag and the versions.
 
-Whoever changes a machine's health, lifecycle or claims calls `recount` in the same transaction.
+Whoever changes a machine's health, lifecycle or claims calls `lock_budgets` before it locks
+anything else but an action, and `recount` after the change, in the same transaction.
+
+The order in which every transaction locks rows, so that none waits for another in a circle:
+actions by key, budgets by id, the group, its machines, then other groups that wait for a place.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
+from typing import Any
 
 from sqlalchemy import Connection, case, exists, or_, select, update
 
 from upkeep.core.model import Health, Lifecycle
 from upkeep.store import tables as t
-from upkeep.store.database import to_us
 from upkeep.store.selectors import selects
+from upkeep.store.wakes import marked
 
 _CLAIMED = exists(
     select(t.claims.c.machine_id).where(t.claims.c.machine_id == t.machines.c.id)
 ).correlate(t.machines)
 
 _ILL = (t.machines.c.lifecycle == Lifecycle.PRESENT) & (t.machines.c.health != Health.HEALTHY)
+
+
+def lock_budgets(
+    connection: Connection,
+    machines: Sequence[str],
+    *,
+    new: Iterable[Any] = (),
+    also: Iterable[str] = (),
+) -> dict[str, int]:
+    """Take the rows of all budgets that select one of the machines; answers their versions.
+
+    Args:
+        new: machines without a row yet: anything with group_id, zone and host.
+        also: budgets that are taken whatever they select.
+    """
+    places = [*_places(connection, machines), *new]
+    named = set(also)
+    wanted = [b.id for b in _concerned(connection, places)] + sorted(named)
+    if not wanted:
+        return {}
+    rows = connection.execute(
+        select(t.budgets.c.id, t.budgets.c.version)
+        .where(t.budgets.c.id.in_(wanted))
+        .order_by(t.budgets.c.id)
+        .with_for_update()
+    )
+    return {row.id: row.version for row in rows}
 
 
 def recount(
@@ -35,29 +67,50 @@ def recount(
         .where(t.machines.c.id.in_(machines))
         .values(down=case((or_(_ILL, _CLAIMED), 1), else_=0))
     )
-    touched = connection.execute(
+    concerned = [b.id for b in _concerned(connection, _places(connection, machines))]
+    if not concerned:
+        return
+    connection.execute(
+        update(t.budgets)
+        .where(t.budgets.c.id.in_(concerned))
+        .values(version=t.budgets.c.version + 1)
+    )
+    waiting = (
+        select(t.groups.c.id)
+        .where(
+            t.groups.c.id.in_(
+                select(t.holds.c.group_id).where(
+                    t.holds.c.budget_id.in_(concerned), t.holds.c.group_id != planned
+                )
+            )
+        )
+        .order_by(t.groups.c.id)
+        .with_for_update()
+    )
+    if groups := connection.execute(waiting).scalars().all():
+        connection.execute(update(t.groups).where(t.groups.c.id.in_(groups)).values(marked(now)))
+
+
+def _places(connection: Connection, machines: Sequence[str]) -> list[Any]:
+    """Where the machines are, each place once; a machine never moves."""
+    if not machines:
+        return []
+    rows = connection.execute(
         select(t.machines.c.group_id, t.machines.c.zone, t.machines.c.host)
         .where(t.machines.c.id.in_(machines))
         .distinct()
-    ).all()
-    groups = sorted({row.group_id for row in touched})
-    budgets = connection.execute(
+    )
+    return list(rows)
+
+
+def _concerned(connection: Connection, places: Sequence[Any]) -> list[Any]:
+    """The budgets that select a machine in one of the places."""
+    if not places:
+        return []
+    groups = sorted({place.group_id for place in places})
+    rows = connection.execute(
         select(t.budgets)
         .where(or_(t.budgets.c.group_id == "", t.budgets.c.group_id.in_(groups)))
         .order_by(t.budgets.c.id)
-    ).all()
-    concerned = [b.id for b in budgets if any(selects(b, machine) for machine in touched)]
-    if concerned:
-        connection.execute(
-            update(t.budgets)
-            .where(t.budgets.c.id.in_(concerned))
-            .values(version=t.budgets.c.version + 1)
-        )
-        waiting = select(t.holds.c.group_id).where(
-            t.holds.c.budget_id.in_(concerned), t.holds.c.group_id != planned
-        )
-        connection.execute(
-            update(t.groups)
-            .where(t.groups.c.id.in_(waiting))
-            .values(marks=t.groups.c.marks + 1, wake_at=to_us(now))
-        )
+    )
+    return [row for row in rows if any(selects(row, place) for place in places)]

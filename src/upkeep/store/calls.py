@@ -10,7 +10,7 @@ from sqlalchemy import Connection, Row, insert, select
 from upkeep.core.model import Verb
 from upkeep.store import tables as t
 from upkeep.store.database import to_us
-from upkeep.store.fleet import mark
+from upkeep.store.wakes import mark
 
 OPEN, ACCEPTED, REFUSED = "open", "accepted", "refused"
 

@@ -6,17 +6,17 @@ taken the last one).
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Connection, and_, delete, insert, select, tuple_, update
-from sqlalchemy.dialects import postgresql, sqlite
 
 from upkeep.core.model import Action, Hold, Lifecycle, Machine, Plan, Rollout, Task
 from upkeep.engine.fleet_store import ReadMark
 from upkeep.store import tables as t
-from upkeep.store.budget_rows import recount
-from upkeep.store.database import to_us, to_us_or_none
+from upkeep.store.budget_rows import lock_budgets, recount
+from upkeep.store.database import insert_for, insert_ignoring, to_us, to_us_or_none
 from upkeep.store.policies import policy_to_json
 
 # Lines of a group's history that are kept.
@@ -24,13 +24,19 @@ STORY_LINES_MAX = 2_000
 
 
 def write_plan(connection: Connection, plan: Plan, read: ReadMark, *, now: datetime) -> bool:
-    """See `FleetStore.commit_plan`."""
+    """See `FleetStore.commit_plan`.  Locks in the order of budget_rows.py."""
+    touched = _recounted(plan)
+    versions = lock_budgets(
+        connection, touched, new=_places_of_new(plan), also=plan.budget_versions
+    )
     group = connection.execute(
         select(t.groups.c.fence, t.groups.c.marks)
-        .where(t.groups.c.id == plan.group.id)
+        .where(t.groups.c.id == plan.group.id, t.groups.c.deleted_at.is_(None))
         .with_for_update()
     ).first()
-    if group is None or group.fence != read.fence or not _budgets_unmoved(connection, plan):
+    if group is None or group.fence != read.fence:
+        return False
+    if any(versions.get(budget) != version for budget, version in plan.budget_versions.items()):
         return False
     _write_machines(connection, plan.machines, plan, now)
     _upsert(connection, t.rollouts, [_rollout_row(r) for r in plan.rollouts])
@@ -40,7 +46,7 @@ def write_plan(connection: Connection, plan: Plan, read: ReadMark, *, now: datet
     _write_holds(connection, plan, now)
     _close_calls(connection, plan)
     _write_story(connection, plan, now)
-    recount(connection, _recounted(plan), now=now, planned=plan.group.id)
+    recount(connection, touched, now=now, planned=plan.group.id)
     still_due = group.marks != read.marks
     connection.execute(
         update(t.groups)
@@ -53,21 +59,25 @@ def write_plan(connection: Connection, plan: Plan, read: ReadMark, *, now: datet
             fence=read.fence + 1,
             planned_at=to_us(now),
             wake_at=to_us(now) if still_due else to_us_or_none(plan.next_wake),
+            parked_until=None,
         )
     )
     return True
 
 
-def _budgets_unmoved(connection: Connection, plan: Plan) -> bool:
-    if not plan.budget_versions:
-        return True
-    rows = connection.execute(
-        select(t.budgets.c.id, t.budgets.c.version)
-        .where(t.budgets.c.id.in_(sorted(plan.budget_versions)))
-        .order_by(t.budgets.c.id)
-        .with_for_update()
-    )
-    return {row.id: row.version for row in rows} == dict(plan.budget_versions)
+@dataclass(frozen=True, slots=True)
+class _Place:
+    group_id: str
+    zone: str
+    host: str
+
+
+def _places_of_new(plan: Plan) -> list[_Place]:
+    return [
+        _Place(plan.group.id, machine.zone, machine.host)
+        for machine in plan.machines
+        if machine.lifecycle is Lifecycle.CREATING
+    ]
 
 
 def _recounted(plan: Plan) -> list[str]:
@@ -80,8 +90,7 @@ def _recounted(plan: Plan) -> list[str]:
 def _upsert(connection: Connection, table: Any, rows: list[dict[str, Any]]) -> None:
     if not rows:
         return
-    dialect = sqlite if connection.dialect.name == "sqlite" else postgresql
-    statement: Any = dialect.insert(table)
+    statement = insert_for(connection, table)
     keys = [column.name for column in table.primary_key]
     changed = {name: statement.excluded[name] for name in rows[0] if name not in keys}
     connection.execute(statement.on_conflict_do_update(index_elements=keys, set_=changed), rows)
@@ -205,19 +214,31 @@ def _write_claims(connection: Connection, plan: Plan, now: datetime) -> None:
             )
         ).scalars()
     )
+    _forget_old_starts(connection, sorted(rated), now)
     starts = [{"budget_id": c.budget, "at": to_us(now)} for c in plan.claims if c.budget in rated]
     if starts:
         connection.execute(insert(t.starts), starts)
+
+
+def _forget_old_starts(connection: Connection, budgets: list[str], now: datetime) -> None:
+    """Those that no rate counts any more."""
+    for budget in connection.execute(
+        select(t.budgets.c.id, t.budgets.c.rate_period_us).where(t.budgets.c.id.in_(budgets))
+    ).all():
+        connection.execute(
+            delete(t.starts).where(
+                t.starts.c.budget_id == budget.id,
+                t.starts.c.at <= to_us(now) - budget.rate_period_us,
+            )
+        )
 
 
 def _write_actions(connection: Connection, actions: Sequence[Action], now: datetime) -> None:
     """Intents, in key order (unsorted, two writers could lock each other out)."""
     if not actions:
         return
-    dialect = sqlite if connection.dialect.name == "sqlite" else postgresql
-    statement: Any = dialect.insert(t.actions).on_conflict_do_nothing(index_elements=["key"])
     connection.execute(
-        statement,
+        insert_ignoring(connection, t.actions, ["key"]),
         [
             {
                 "key": action.key,
@@ -236,7 +257,7 @@ def _write_actions(connection: Connection, actions: Sequence[Action], now: datet
 
 
 def _write_holds(connection: Connection, plan: Plan, now: datetime) -> None:
-    """Only differences are written; `since` stays while the reason and its budget stay."""
+    """Only differences are written; `since` stays while the reason stays."""
     known = {
         (row.machine_id, row.system): row
         for row in connection.execute(select(t.holds).where(t.holds.c.group_id == plan.group.id))
@@ -252,9 +273,7 @@ def _write_holds(connection: Connection, plan: Plan, now: datetime) -> None:
     changed = []
     for key, hold in sorted(wanted.items()):
         before = known.get(key)
-        same_reason = (
-            before is not None and before.reason == hold.reason and before.budget_id == hold.budget
-        )
+        same_reason = before is not None and before.reason == hold.reason
         row = {
             "machine_id": hold.machine,
             "system": hold.system,

@@ -5,16 +5,25 @@ survives a power cut.  A write transaction begins IMMEDIATE, so two writers queu
 failing half-way.  PostgreSQL runs READ COMMITTED with row locks taken where a noun's file says so.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, TypeVar
 
-from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy import Connection, Engine, Table, create_engine, event
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.exc import OperationalError
 
 # How long one writer waits for another before it gives up.
 BUSY_MS = 30_000
 POOL_SIZE = 16
+
+# PostgreSQL ends a deadlock by failing one of its transactions.  Ours lock rows in one order (see
+# budget_rows.py), so this is rare; begun again so often, it is somebody else's fault.
+DEADLOCK_RETRIES = 10
+_DEADLOCK = "40P01"
+
+R = TypeVar("R")
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
@@ -66,6 +75,18 @@ class Database:
         with self._writer.connect() as connection, connection.begin():
             yield connection
 
+    def run(self, step: Callable[[Connection], R]) -> R:
+        """One write transaction, begun again if it was chosen to end a deadlock."""
+        for _ in range(DEADLOCK_RETRIES):
+            try:
+                with self.write() as connection:
+                    return step(connection)
+            except OperationalError as error:
+                if getattr(error.orig, "sqlstate", "") != _DEADLOCK:
+                    raise
+        with self.write() as connection:
+            return step(connection)
+
     def close(self) -> None:
         self.engine.dispose()
 
@@ -83,3 +104,14 @@ def _prepare_sqlite(connection: Any, record: object) -> None:
 def _begin_sqlite(connection: Connection) -> None:
     writes = connection.get_execution_options().get("upkeep_write", False)
     connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+
+def insert_for(connection: Connection, table: Table) -> Any:
+    """The dialect's own insert, which can say what happens to a row that is there already."""
+    dialect = sqlite if connection.dialect.name == "sqlite" else postgresql
+    return dialect.insert(table)
+
+
+def insert_ignoring(connection: Connection, table: Table, keys: Sequence[str]) -> Any:
+    """An insert that leaves rows with a known key as they are."""
+    return insert_for(connection, table).on_conflict_do_nothing(index_elements=keys)

@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Any
 
 import msgspec
-from sqlalchemy import Connection, func, insert, select, update
+from sqlalchemy import Connection, select, update
 
 from upkeep.core.model import GroupId, Health, Lifecycle, MachineId, Plan, Snapshot
 from upkeep.engine.fleet_store import (
@@ -15,10 +15,10 @@ from upkeep.engine.fleet_store import (
     Sighting,
     WatchedMachine,
 )
-from upkeep.store import actions, sightings
+from upkeep.store import actions, sightings, wakes
 from upkeep.store import tables as t
 from upkeep.store.commit import write_plan
-from upkeep.store.database import Database, from_us, from_us_or_none, to_us
+from upkeep.store.database import Database, from_us, insert_ignoring, to_us
 from upkeep.store.snapshot import read_snapshot
 
 _CLOCK_KEY = "engine_time_us"
@@ -43,41 +43,37 @@ class SqlFleetStore:
 
     def due_groups(self, now: datetime, limit: int) -> Sequence[GroupId]:
         with self.database.read() as connection:
-            rows = connection.execute(
-                select(t.groups.c.id)
-                .where(t.groups.c.wake_at <= to_us(now))
-                .order_by(t.groups.c.wake_at, t.groups.c.id)
-                .limit(limit)
-            )
-            return [GroupId(row.id) for row in rows]
+            return [GroupId(group) for group in wakes.due(connection, now, limit)]
 
     def next_wake(self) -> datetime | None:
         with self.database.read() as connection:
-            return from_us_or_none(
-                connection.execute(select(func.min(t.groups.c.wake_at))).scalar()
-            )
+            return wakes.next_wake(connection)
 
     def read_group(
         self, group: GroupId, *, now: datetime, clock_stepped: bool
     ) -> tuple[Snapshot, ReadMark] | None:
         with self.database.read() as connection:
-            row = connection.execute(select(t.groups).where(t.groups.c.id == group)).first()
+            row = connection.execute(
+                select(t.groups).where(t.groups.c.id == group, t.groups.c.deleted_at.is_(None))
+            ).first()
             if row is None:
                 return None
             snapshot = read_snapshot(connection, row, now=now, clock_stepped=clock_stepped)
             return snapshot, ReadMark(marks=row.marks, fence=row.fence)
 
     def commit_plan(self, plan: Plan, read: ReadMark, *, now: datetime) -> bool:
-        with self.database.write() as connection:
-            return write_plan(connection, plan, read, now=now)
+        return self.database.run(lambda connection: write_plan(connection, plan, read, now=now))
 
     def claim_actions(
         self, owner: str, *, now: datetime, lease_until: datetime, limit: int
     ) -> Sequence[LeasedAction]:
         if not self._any_claimable(now):
             return []
-        with self.database.write() as connection:
-            return actions.claim(connection, owner, now=now, lease_until=lease_until, limit=limit)
+        return self.database.run(
+            lambda connection: actions.claim(
+                connection, owner, now=now, lease_until=lease_until, limit=limit
+            )
+        )
 
     def _any_claimable(self, now: datetime) -> bool:
         """A look without a write lock: most of the time there is nothing to do."""
@@ -96,44 +92,45 @@ class SqlFleetStore:
         return False
 
     def extend_lease(self, key: str, *, fence: int, lease_until: datetime) -> bool:
-        with self.database.write() as connection:
-            return actions.extend_lease(connection, key, fence=fence, lease_until=lease_until)
+        return self.database.run(
+            lambda connection: actions.extend_lease(
+                connection, key, fence=fence, lease_until=lease_until
+            )
+        )
 
     def retry_action(
         self, key: str, *, fence: int, result: ActionResult, not_before: datetime
     ) -> None:
-        with self.database.write() as connection:
-            actions.retry(connection, key, fence=fence, result=result, not_before=not_before)
+        self.database.run(
+            lambda connection: actions.retry(
+                connection, key, fence=fence, result=result, not_before=not_before
+            )
+        )
 
     def finish_action(self, key: str, *, fence: int, result: ActionResult, now: datetime) -> bool:
-        with self.database.write() as connection:
-            group = actions.finish(connection, key, fence=fence, result=result, now=now)
-            if group is not None:
-                mark(connection, group, now)
-        return self._marked(group)
+        group, is_current = self.database.run(
+            lambda connection: actions.finish(connection, key, fence=fence, result=result, now=now)
+        )
+        self._marked(group)
+        return is_current
 
     def observe(self, machine: MachineId, sighting: Sighting, *, now: datetime) -> bool:
-        with self.database.write() as connection:
+        def step(connection: Connection) -> str | None:
             group = sightings.observe(connection, machine, sighting, now=now)
             if group is not None:
-                mark(connection, group, now)
-        return self._marked(group)
+                wakes.mark(connection, group, now)
+            return group
+
+        return self._marked(self.database.run(step))
 
     def mark_group(self, group: GroupId, *, now: datetime) -> None:
-        with self.database.write() as connection:
-            mark(connection, group, now)
+        self.database.run(lambda connection: wakes.mark(connection, group, now))
         self._marked(group)
 
     def park_group(self, group: GroupId, *, trace: str, until: datetime) -> None:
-        with self.database.write() as connection:
-            connection.execute(
-                insert(t.story).values(
-                    group_id=group, at=to_us(until), line=f"planning failed (our mistake): {trace}"
-                )
-            )
-            connection.execute(
-                update(t.groups).where(t.groups.c.id == group).values(wake_at=to_us(until))
-            )
+        self.database.run(
+            lambda connection: wakes.park(connection, group, trace=trace, until=until)
+        )
 
     def watched(self, machines: Sequence[MachineId] | None = None) -> Sequence[WatchedMachine]:
         query = (
@@ -154,20 +151,7 @@ class SqlFleetStore:
             return [_watched(row) for row in connection.execute(query)]
 
     def raise_clock_mark(self, now: datetime) -> datetime:
-        with self.database.write() as connection:
-            row = connection.execute(
-                select(t.settings.c.value).where(t.settings.c.key == _CLOCK_KEY)
-            ).first()
-            mark_us = max(to_us(now), int(row.value) if row else 0)
-            if row is None:
-                connection.execute(insert(t.settings).values(key=_CLOCK_KEY, value=str(mark_us)))
-            elif mark_us > int(row.value):
-                connection.execute(
-                    update(t.settings)
-                    .where(t.settings.c.key == _CLOCK_KEY)
-                    .values(value=str(mark_us))
-                )
-            return from_us(mark_us)
+        return self.database.run(lambda connection: _raise_mark(connection, now))
 
     def announce(self, group: str) -> None:
         """A transaction of somebody else has marked the group and was committed."""
@@ -183,13 +167,17 @@ class SqlFleetStore:
         return group is not None
 
 
-def mark(connection: Connection, group: str, now: datetime) -> None:
-    """Make the group due at once; a mark made while it is being planned is not lost."""
-    connection.execute(
-        update(t.groups)
-        .where(t.groups.c.id == group)
-        .values(marks=t.groups.c.marks + 1, wake_at=to_us(now))
+def _raise_mark(connection: Connection, now: datetime) -> datetime:
+    """Under lock: of two replicas that raise it at once, neither takes it back."""
+    first = insert_ignoring(connection, t.settings, ["key"])
+    connection.execute(first, {"key": _CLOCK_KEY, "value": str(to_us(now))})
+    mine = t.settings.c.key == _CLOCK_KEY
+    known = int(
+        connection.execute(select(t.settings.c.value).where(mine).with_for_update()).scalar_one()
     )
+    if to_us(now) > known:
+        connection.execute(update(t.settings).where(mine).values(value=str(to_us(now))))
+    return from_us(max(known, to_us(now)))
 
 
 def _watched(row: Any) -> WatchedMachine:

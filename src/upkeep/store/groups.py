@@ -29,6 +29,7 @@ from upkeep.store import tables as t
 from upkeep.store.database import to_us
 from upkeep.store.paging import read_page
 from upkeep.store.policies import policy_from_json
+from upkeep.store.wakes import marked
 
 _LIVE = t.groups.c.deleted_at.is_(None)
 
@@ -101,17 +102,10 @@ def ids_by_name(connection: Connection, names: Sequence[str]) -> dict[str, str]:
 def change(
     connection: Connection, group_id: str, values: Mapping[str, Any], *, now: datetime
 ) -> None:
-    """Write operator-owned columns; plans in flight fail and are made again."""
-    connection.execute(
-        update(t.groups)
-        .where(t.groups.c.id == group_id)
-        .values(
-            fence=t.groups.c.fence + 1,
-            marks=t.groups.c.marks + 1,
-            wake_at=to_us(now),
-            **values,
-        )
-    )
+    """Write operator-owned columns; plans in flight fail and are made again.
+
+    The group's budget comes first, as in a commit: see budget_rows.py.
+    """
     if "policy" in values:
         connection.execute(
             update(t.budgets)
@@ -121,6 +115,11 @@ def change(
                 version=t.budgets.c.version + 1,
             )
         )
+    connection.execute(
+        update(t.groups)
+        .where(t.groups.c.id == group_id)
+        .values(fence=t.groups.c.fence + 1, **marked(now), **values)
+    )
 
 
 def mark_where(
@@ -140,11 +139,7 @@ def mark_where(
         connection.execute(
             update(t.groups)
             .where(condition, _LIVE)
-            .values(
-                marks=t.groups.c.marks + 1,
-                fence=t.groups.c.fence + int(raise_fence),
-                wake_at=to_us(now),
-            )
+            .values(fence=t.groups.c.fence + int(raise_fence), **marked(now))
         )
     return ids
 

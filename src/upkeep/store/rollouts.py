@@ -24,6 +24,7 @@ from upkeep.core.model import System
 from upkeep.store import tables as t
 from upkeep.store.database import to_us
 from upkeep.store.groups import in_scope
+from upkeep.store.wakes import marked
 
 # Source: Azure shows the last five OS upgrades of two months (sheet os-image §9).
 HISTORY_MAX = 5
@@ -171,6 +172,6 @@ def change(
     connection.execute(
         update(t.groups)
         .where(t.groups.c.id == rollout.group_id)
-        .values(fence=t.groups.c.fence + 1, marks=t.groups.c.marks + 1, wake_at=to_us(now))
+        .values(fence=t.groups.c.fence + 1, **marked(now))
     )
     return True

@@ -68,11 +68,19 @@ groups = Table(
     _int("marks"),
     _int("fence"),
     _moment("wake_at"),
+    # Until then it is not planned, whatever marks it: the last plan ended in a mistake of ours.
+    _moment("parked_until"),
     _moment("planned_at"),
     _moment("created_at", nullable=False),
     _moment("delete_requested_at"),
     _moment("deleted_at"),
     Index("groups_wake", "wake_at"),
+    Index(
+        "groups_parked",
+        "parked_until",
+        sqlite_where=text("parked_until IS NOT NULL"),
+        postgresql_where=text("parked_until IS NOT NULL"),
+    ),
 )
 
 machines = Table(
