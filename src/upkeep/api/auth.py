@@ -29,7 +29,9 @@ from upkeep.engine.clock import EngineClock
 from upkeep.store import tokens
 from upkeep.store.database import Database, from_us_or_none
 
-COOKIE = "upkeep_token"
+# The prefix makes a browser refuse it unless it is Secure, for this host alone and for all paths:
+# no neighbour in the domain and nobody without TLS can put a token of theirs in its place.
+COOKIE = "__Host-upkeep_token"
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 
 # A revocation in another process is noticed here after so long; in this one at once.
