@@ -1,8 +1,10 @@
 """The own CA, and the agent's own code against a server that uses it."""
 
 import hashlib
+import os
 import ssl
 import subprocess
+import sys
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -146,7 +148,7 @@ def test_the_pasted_line_brings_the_verified_agent(server: Any, tmp_path: Path) 
     assert digest == hashlib.sha256(served).hexdigest()
     assert arguments[1:] == [
         "install", "--server", server.base_url, "--ca-sha256", made.ca_sha256,
-        "--token", "T0KEN", "--machine", "db-1",
+        "--token=T0KEN", "--machine", "db-1",
     ]  # fmt: skip
 
 
@@ -156,17 +158,86 @@ def test_the_pasted_line_installs_nothing_from_a_wrong_server(server: Any) -> No
     assert "wrong CA" in ran.stderr
 
 
-def test_the_script_checks_the_pin_by_itself_too(server: Any, tmp_path: Path) -> None:
+def run_script(
+    tmp_path: Path, *arguments: str, path: Path | None = None
+) -> subprocess.CompletedProcess[str]:
     script = tmp_path / "install.sh"
     script.write_text(INSTALL_SCRIPT)
+    environment = {**os.environ, **({"PATH": str(path)} if path is not None else {})}
+    return subprocess.run(
+        ["/bin/sh", script, *arguments],
+        capture_output=True, text=True, timeout=60, env=environment,
+    )  # fmt: skip
+
+
+def test_the_script_checks_the_pin_by_itself_too(server: Any, tmp_path: Path) -> None:
+    ran = run_script(
+        tmp_path, "--server", server.base_url, "--ca-sha256", "0" * 64, "--token", TOKEN
+    )
+    assert ran.returncode == 1
+    assert "is pinned; nothing was installed" in ran.stderr
+
+
+TOKEN = "one-time-T0KEN"
+WHOLE = ("--server", "https://127.0.0.1:1", "--ca-sha256", "0" * 64, "--token", TOKEN)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (("--token", TOKEN), 2, "--server is missing"),
+        (("--server", "https://x", "--token", TOKEN), 2, "--ca-sha256 is missing"),
+        (("--server", "https://x", "--ca-sha256", "0" * 64), 2, "--token is missing"),
+        ((*WHOLE, "--machine"), 2, "--machine has no value"),
+        (("--token", "--machine", TOKEN), 2, "--token has no value"),
+        ((TOKEN, *WHOLE), 2, "a word before"),
+        ((*WHOLE, TOKEN), 2, "a word before"),
+        (("--tokn", TOKEN), 2, "alone"),
+        ((f"--token={TOKEN}",), 2, "alone"),
+        (WHOLE, 7, "curl"),
+    ],
+)
+def test_a_line_that_went_wrong_says_what_and_never_the_token(
+    tmp_path: Path, arguments: tuple[str, ...], code: int, words: str
+) -> None:
+    ran = run_script(tmp_path, *arguments)
+    assert ran.returncode == code
+    assert words in ran.stderr
+    assert TOKEN not in ran.stdout + ran.stderr
+
+
+@pytest.mark.parametrize("token", ["-abc", "--server", "--abc"])
+def test_a_token_that_looks_like_an_option_is_a_token(token: str) -> None:
     ran = subprocess.run(
-        ["sh", script, "--server", server.base_url, "--ca-sha256", "0" * 64, "--token", "T"],
+        [sys.executable, "-m", "upkeep.agent", "enrol", "--server", "https://127.0.0.1:1",
+         "--token", token, "--ca-sha256", "0" * 64],
         capture_output=True, text=True, timeout=60,
     )  # fmt: skip
     assert ran.returncode == 1
-    assert "is pinned; nothing was installed" in ran.stderr
-    bare = subprocess.run(["sh", script, "--server", "https://x"], capture_output=True, text=True)
-    assert bare.returncode == 2
+    assert "the server is not reachable" in ran.stderr
+
+
+def test_a_machine_without_a_tool_is_told_which_and_never_the_token(tmp_path: Path) -> None:
+    bare = tmp_path / "bin"
+    bare.mkdir()
+    ran = run_script(tmp_path, *WHOLE, path=bare)
+    assert ran.returncode == 1
+    assert ran.stderr == "upkeep: install curl first\n"
+
+
+def test_the_pasted_line_leaves_nothing_behind(server: Any, tmp_path: Path) -> None:
+    made = server.services.certificates
+    for pin, fake_exit in ((made.ca_sha256, 1), ("0" * 64, 0)):
+        temporary, fake = tmp_path / f"tmp{fake_exit}", tmp_path / f"bin{fake_exit}"
+        temporary.mkdir()
+        fake.mkdir()
+        (fake / "python3").write_text(f"#!/bin/sh\nexit {fake_exit}\n")
+        (fake / "python3").chmod(0o755)
+        line = pasted_line(server.base_url, pin, machine="db-1", token=TOKEN)
+        ran = run_line(f"export TMPDIR={temporary} PATH={fake}:$PATH; {line}")
+        assert ran.returncode == 1
+        assert TOKEN not in ran.stdout + ran.stderr
+        assert list(temporary.iterdir()) == []
 
 
 def test_the_first_token_file_is_private(server: Any) -> None:

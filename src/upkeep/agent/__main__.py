@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import fcntl
 import json
 import os
@@ -22,13 +23,26 @@ EXIT_USAGE = 2  # argparse's own.
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parsed = _parser().parse_args(arguments)
+    parsed = _parser().parse_args(_joined(sys.argv[1:] if arguments is None else arguments))
     paths = replace(Paths(), state=parsed.state_dir, seed=parsed.seed_dir, etc=parsed.etc_dir)
     if parsed.command == "run":
         return _run(paths, parsed)
     if parsed.command == "doctor":
         return _doctor(paths, as_json=parsed.json)
     return _enrol(paths, parsed)
+
+
+def _joined(arguments: Sequence[str]) -> list[str]:
+    """`--token X` as `--token=X`: one token in 64 begins with a hyphen, and argparse would take
+    it for an option.
+    """
+    words: list[str] = []
+    for word in arguments:
+        if words and words[-1] == "--token":
+            words[-1] = f"--token={word}"
+        else:
+            words.append(word)
+    return words
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -133,7 +147,10 @@ def _enrol(paths: Paths, parsed: argparse.Namespace) -> int:
         )
         return EXIT_FAILED
     except OSError as error:
-        print(f"{parsed.command} failed: {error}; run this as root", file=sys.stderr)
+        is_full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        # What was answered could not be kept; the same token from here is answered again.
+        todo = "make room there and run the same line again" if is_full else "run this as root"
+        print(f"{parsed.command} failed: {error}; {todo}", file=sys.stderr)
         return EXIT_FAILED
     return EXIT_OK
 

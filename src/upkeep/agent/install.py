@@ -5,6 +5,7 @@ Every step may be repeated: a second run replaces the file and the unit and keep
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import zipfile
@@ -61,7 +62,9 @@ def install(paths: Paths, wanted: Enrolment, *, prefix: Path = Path("/")) -> lis
         unit.parent.mkdir(parents=True, exist_ok=True)
         durable.write_whole(unit, UNIT.encode())
     except OSError as error:
-        raise InstallError(f"{error}; run this as root") from error
+        is_full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        todo = "make room there and run the same line again" if is_full else "run this as root"
+        raise InstallError(f"{error}; {todo}") from error
     known, words = _enrol_or_keep(paths, wanted)
     lines = [f"agent: {target}", f"unit: {unit}", f"{words}: {known.machine} is {known.machine_id}"]
     return [*lines, _start(prefix)]

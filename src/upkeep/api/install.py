@@ -22,22 +22,33 @@ INSTALL_SCRIPT = """\
 #   sh install.sh --server https://HOST:PORT --ca-sha256 HEX --token TOKEN [--machine NAME]
 # Needs curl, openssl and python3 (3.9 or newer); run it as root.
 set -eu
-server= pin=
-all="$*"
-while [ $# -gt 1 ]; do
+server= pin= token= machine=
+# What was given is never shown: the token may be anywhere in a line that went wrong, and what is
+# on a terminal is soon in a log or a ticket.
+wrong() {
+    echo "upkeep: $1; paste the whole line again, as 'upkeep machine add' shows it" >&2
+    exit 2
+}
+while [ $# -gt 0 ]; do
+    case "$1" in
+        --server | --ca-sha256 | --token | --machine) ;;
+        --*) wrong "the script knows --server, --ca-sha256, --token and --machine alone" ;;
+        *) wrong "there is a word before, after or between the options" ;;
+    esac
+    case "${2:-}" in
+        "" | --server | --ca-sha256 | --token | --machine) wrong "$1 has no value" ;;
+    esac
     case "$1" in
         --server) server=$2 ;;
         --ca-sha256) pin=$2 ;;
         --token) token=$2 ;;
         --machine) machine=$2 ;;
-        *) echo "upkeep: unknown option $1" >&2; exit 2 ;;
     esac
     shift 2
 done
-if [ $# -ne 0 ] || [ -z "$server" ] || [ -z "$pin" ] || [ -z "${token:-}" ]; then
-    echo "upkeep: paste the whole line again, something is missing from: $all" >&2
-    exit 2
-fi
+[ -n "$server" ] || wrong "--server is missing"
+[ -n "$pin" ] || wrong "--ca-sha256 is missing"
+[ -n "$token" ] || wrong "--token is missing"
 for tool in curl openssl python3; do
     command -v "$tool" >/dev/null || { echo "upkeep: install $tool first" >&2; exit 1; }
 done
@@ -50,8 +61,8 @@ if [ "$seen" != "$pin" ]; then
     exit 1
 fi
 curl -fsS --max-time 120 --cacert "$work/ca.pem" "$server/agent/v1/agent.pyz" >"$work/agent.pyz"
-set -- --server "$server" --ca-sha256 "$pin" --token "$token"
-[ -z "${machine:-}" ] || set -- "$@" --machine "$machine"
+set -- --server "$server" --ca-sha256 "$pin" "--token=$token"
+[ -z "$machine" ] || set -- "$@" --machine "$machine"
 python3 "$work/agent.pyz" install "$@"
 """
 
@@ -59,12 +70,12 @@ python3 "$work/agent.pyz" install "$@"
 def pasted_line(server: str, ca_sha256: str, *, machine: str, token: str) -> str:
     """One line of POSIX sh that installs the agent as `machine`; to be run as root."""
     return (
-        "( set -e; ca=$(mktemp);"
-        f" curl -fsSk {server}/agent/v1/ca >$ca;"
-        " [ $(openssl x509 -in $ca -outform DER | openssl dgst -sha256 -r | cut -c1-64)"
+        "( set -e; d=$(mktemp -d); trap 'rm -rf $d' EXIT;"
+        f" curl -fsSk {server}/agent/v1/ca >$d/ca;"
+        " [ $(openssl x509 -in $d/ca -outform DER | openssl dgst -sha256 -r | cut -c1-64)"
         f" = {ca_sha256} ] || {{ echo 'wrong CA, nothing was installed' >&2; exit 1; }};"
-        f" curl -fsS --cacert $ca {server}/agent/v1/install.sh >$ca.sh;"
-        f" sh $ca.sh --server {server} --ca-sha256 {ca_sha256} --token {token}"
+        f" curl -fsS --cacert $d/ca {server}/agent/v1/install.sh >$d/install.sh;"
+        f" sh $d/install.sh --server {server} --ca-sha256 {ca_sha256} --token {token}"
         f" --machine {machine} )"
     )
 
