@@ -21,8 +21,6 @@ FUNCTION_LINES_MAX = 60
 # never grow.  An entry that is no longer needed fails the test until it is taken out.
 OVER_BUDGET = {
     "src/upkeep/core/model.py": 501,  # All nouns in one place, half of it what they mean.
-    "src/upkeep/api/calls.py:ask": 62,
-    "src/upkeep/cli/server.py:serve": 78,  # One parameter for each option of the command.
     "src/upkeep/store/agents.py:absorb": 63,
 }
 

@@ -7,6 +7,7 @@ at the group, usually within milliseconds.
 import asyncio
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
 
 from upkeep.api.auth import Actor
@@ -19,6 +20,17 @@ from upkeep.store import calls, rollouts
 ANSWER_MAX_S = 5.0
 # The feed says when to look; without it (another replica plans the group) we look so often.
 LOOK_EVERY_S = 0.5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Call:
+    id: str
+    group: str
+    verb: Verb
+    machines: tuple[str, ...]
+    target: str
+    force: bool
+    actor: str
 
 
 async def ask(
@@ -37,44 +49,20 @@ async def ask(
         InputError: REFUSED with the planner's words; UNAVAILABLE if it has not come to it yet:
             the call stays, and will be carried out.
     """
-    call_id = services.ids.new("c")
+    call = _Call(
+        id=services.ids.new("c"),
+        group=group_id,
+        verb=verb,
+        machines=tuple(machines),
+        target=target,
+        force=force,
+        actor=actor.name,
+    )
     until = time.monotonic() + ANSWER_MAX_S
-
-    def write() -> datetime:
-        now = services.clock.now()
-        with services.database.write() as connection:
-            calls.create(
-                connection,
-                call_id=call_id,
-                group_id=group_id,
-                verb=verb,
-                machines=machines,
-                target=target,
-                force=force,
-                actor=actor.name,
-                now=now,
-            )
-        return now
-
-    made_at = await asyncio.to_thread(write)
+    made_at = await asyncio.to_thread(_write, services, call)
     services.store.announce(group_id)
-
-    def look() -> str | None:
-        with services.database.read() as connection:
-            call = calls.find(connection, call_id)
-            assert call is not None
-            if call.state == calls.REFUSED:
-                raise InputError(ProblemKind.REFUSED, call.refusal)
-            if call.state == calls.OPEN:
-                return None
-            machine = machines[0] if machines else ""
-            row = rollouts.started_by_call(
-                connection, group_id, verb, since=made_at, machine=machine
-            )
-            return row.id if row is not None else None
-
     while time.monotonic() < until:
-        rollout = await asyncio.to_thread(look)
+        rollout = await asyncio.to_thread(_rollout_of, services, call, made_at)
         if rollout is not None:
             return rollout
         await services.notify.wait(group_id, timeout_s=LOOK_EVERY_S)
@@ -83,3 +71,44 @@ async def ask(
         "the request is written down and will be carried out, but the planner has not come to it"
         " within 5 seconds: look at the group's rollouts and its story",
     )
+
+
+def _write(services: Services, call: _Call) -> datetime:
+    """The call's row; answers when it was made."""
+    now = services.clock.now()
+    with services.database.write() as connection:
+        calls.create(
+            connection,
+            call_id=call.id,
+            group_id=call.group,
+            verb=call.verb,
+            machines=call.machines,
+            target=call.target,
+            force=call.force,
+            actor=call.actor,
+            now=now,
+        )
+    return now
+
+
+def _rollout_of(services: Services, call: _Call, made_at: datetime) -> str | None:
+    """The rollout that the planner has made of it, or None while it has not.
+
+    Raises:
+        InputError: REFUSED with the planner's words.
+    """
+    with services.database.read() as connection:
+        row = calls.find(connection, call.id)
+        assert row is not None
+        if row.state == calls.REFUSED:
+            raise InputError(ProblemKind.REFUSED, row.refusal)
+        if row.state == calls.OPEN:
+            return None
+        rollout = rollouts.started_by_call(
+            connection,
+            call.group,
+            call.verb,
+            since=made_at,
+            machine=call.machines[0] if call.machines else "",
+        )
+        return rollout.id if rollout is not None else None

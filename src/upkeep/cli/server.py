@@ -15,52 +15,73 @@ from upkeep.cli.output import note, print_json, say, sentence
 ca_app = typer.Typer(no_args_is_help=True, help="The server's certificate authority.")
 
 
+ConfigFile = Annotated[
+    Path | None, typer.Option("--config", metavar="FILE", help="TOML file with these settings.")
+]
+StateDirectory = Annotated[
+    str | None,
+    typer.Option(
+        "--state-dir",
+        envvar="UPKEEP_STATE_DIR",
+        metavar="DIR",
+        help="Database, images, own CA. [default: /var/lib/upkeep]",
+    ),
+]
+DatabaseUrl = Annotated[
+    str | None,
+    typer.Option("--database", metavar="URL", help="PostgreSQL; otherwise SQLite."),
+]
+Listen = Annotated[
+    list[str] | None,
+    typer.Option("--listen", metavar="HOST:PORT", help="Repeat. [default: 0.0.0.0:8443]"),
+]
+Advertise = Annotated[
+    str | None,
+    typer.Option("--advertise", metavar="URL", help="Where machines find this server."),
+]
+PlatformNames = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--platform", metavar="NAME", help="nspawn, libvirt, simulated, agent_only; repeat."
+    ),
+]
+BridgeName = Annotated[
+    str | None,
+    typer.Option("--bridge", metavar="NAME", help="Linux bridge of its machines."),
+]
+Network = Annotated[
+    str | None,
+    typer.Option("--network", metavar="ADDRESS/BITS", help="The bridge's own address."),
+]
+LibvirtUri = Annotated[str | None, typer.Option("--libvirt-uri", metavar="URI", help="libvirt's.")]
+CertificateNames = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--name", metavar="NAME", help="Further name in the server's certificate; repeat."
+    ),
+]
+LocalProbes = Annotated[
+    bool | None,
+    typer.Option("--allow-local-probes", help="Let probes look at this machine (tests)."),
+]
+Workers = Annotated[
+    int | None, typer.Option("--workers", metavar="N", help="Actions under way at once.")
+]
+
+
 def serve(
-    config: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="TOML file with these settings.")
-    ] = None,
-    state_dir: Annotated[
-        str | None,
-        typer.Option(
-            envvar="UPKEEP_STATE_DIR",
-            metavar="DIR",
-            help="Database, images, own CA. [default: /var/lib/upkeep]",
-        ),
-    ] = None,
-    database: Annotated[
-        str | None, typer.Option(metavar="URL", help="PostgreSQL; otherwise SQLite.")
-    ] = None,
-    listen: Annotated[
-        list[str] | None,
-        typer.Option(metavar="HOST:PORT", help="Repeat. [default: 0.0.0.0:8443]"),
-    ] = None,
-    advertise: Annotated[
-        str | None, typer.Option(metavar="URL", help="Where machines find this server.")
-    ] = None,
-    platforms: Annotated[
-        list[str] | None,
-        typer.Option("--platform", metavar="NAME", help="nspawn, libvirt, simulated, ...; repeat."),
-    ] = None,
-    bridge: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Linux bridge of its machines.")
-    ] = None,
-    network: Annotated[
-        str | None, typer.Option(metavar="ADDRESS/BITS", help="The bridge's own address.")
-    ] = None,
-    libvirt_uri: Annotated[str | None, typer.Option(metavar="URI", help="libvirt's.")] = None,
-    names: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--name", metavar="NAME", help="Further name in the server's certificate; repeat."
-        ),
-    ] = None,
-    allow_local_probes: Annotated[
-        bool | None,
-        typer.Option("--allow-local-probes", help="Let probes look at this machine (tests)."),
-    ] = None,
-    workers: Annotated[
-        int | None, typer.Option(metavar="N", help="Actions under way at once.")
-    ] = None,
+    config: ConfigFile = None,
+    state_dir: StateDirectory = None,
+    database: DatabaseUrl = None,
+    listen: Listen = None,
+    advertise: Advertise = None,
+    platforms: PlatformNames = None,
+    bridge: BridgeName = None,
+    network: Network = None,
+    libvirt_uri: LibvirtUri = None,
+    names: CertificateNames = None,
+    allow_local_probes: LocalProbes = None,
+    workers: Workers = None,
 ) -> None:
     """Run the server until Ctrl-C; its log goes to stderr.
 
@@ -80,12 +101,17 @@ def serve(
         "allow_local_probes": allow_local_probes,
         "workers": workers,
     }
+    _run_server(config, {key: value for key, value in given.items() if value not in (None, [])})
+
+
+def _run_server(config: Path | None, given: dict[str, object]) -> None:
+    """Until it is interrupted; what keeps it from starting is words and an exit code."""
     from upkeep.server.main import log_to_stderr
     from upkeep.server.main import serve as run_server
     from upkeep.server.settings import SettingsError, read_settings
 
     try:
-        settings = read_settings(config, {key: value for key, value in given.items() if value})
+        settings = read_settings(config, given)
         log_to_stderr()
         code = run_server(settings)
     except SettingsError as error:
