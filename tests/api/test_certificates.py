@@ -18,8 +18,10 @@ from upkeep.agent.enrol import EnrolError, enrol
 from upkeep.agent.machine import Paths
 from upkeep.agent.seed import Enrolment
 from upkeep.agent.wire import parse_reply
-from upkeep.api.certificates import open_certificates
+from upkeep.api.certificates import CertificateError, open_certificates
 from upkeep.api.install import INSTALL_SCRIPT, pasted_line
+from upkeep.server.main import serve
+from upkeep.server.settings import ServerSettings, SettingsError
 
 NOW = datetime(2026, 11, 24, tzinfo=UTC)
 
@@ -57,6 +59,57 @@ def test_the_servers_certificate_is_renewed_when_it_must(
     after = open_certificates(tmp_path, names, now=NOW + later)
     assert after.ca_sha256 == first.ca_sha256
     assert (after.chain.read_bytes() != before) is renewed
+
+
+def test_a_certificate_of_another_ca_or_without_its_key_is_made_anew(tmp_path: Path) -> None:
+    """As after a restore of half of the files; all CAs of ours have one name."""
+    mine, other = tmp_path / "mine", tmp_path / "other"
+    before = open_certificates(mine, ["localhost"], now=NOW).chain.read_bytes()
+    open_certificates(other, ["localhost"], now=NOW)
+    for name, content in (
+        ("server.key", (other / "server.key").read_bytes()),
+        ("server.pem", (other / "server.pem").read_bytes()),
+        ("server.pem", b"not a certificate"),
+        ("server.key", b""),
+    ):
+        (mine / name).write_bytes(content)
+        made = open_certificates(mine, ["localhost"], now=NOW)
+        assert made.chain.read_bytes() != before
+        made.server_context()  # Loads only a key and a certificate that belong together.
+        verified = subprocess.run(
+            ["openssl", "verify", "-attime", str(int(NOW.timestamp())), "-CAfile",
+             mine / "ca.pem", made.chain],
+            capture_output=True,
+        )  # fmt: skip
+        assert verified.returncode == 0, (name, verified.stderr)
+        before = made.chain.read_bytes()
+
+
+@pytest.mark.parametrize("damage", ["ca.key is gone", "ca.key", "ca.pem", "both are no PEM"])
+def test_a_damaged_ca_is_never_replaced_by_itself(tmp_path: Path, damage: str) -> None:
+    """Every machine pins it: a new one would cut all of them off without a word."""
+    mine, other = tmp_path / "mine", tmp_path / "other"
+    open_certificates(mine, ["localhost"], now=NOW)
+    open_certificates(other, ["localhost"], now=NOW)
+    if damage == "ca.key is gone":
+        (mine / "ca.key").unlink()
+    elif damage == "both are no PEM":
+        (mine / "ca.key").write_bytes(b"x")
+        (mine / "ca.pem").write_bytes(b"x")
+    else:
+        (mine / damage).write_bytes((other / damage).read_bytes())
+    files = {file.name: file.read_bytes() for file in mine.iterdir()}
+    with pytest.raises(CertificateError, match=r"from a backup.*enrol every machine anew"):
+        open_certificates(mine, ["localhost"], now=NOW)
+    assert {file.name: file.read_bytes() for file in mine.iterdir()} == files
+
+
+def test_a_server_with_a_damaged_ca_says_so_and_does_not_start(tmp_path: Path) -> None:
+    open_certificates(tmp_path / "ca", ["localhost"], now=NOW)
+    (tmp_path / "ca" / "ca.key").unlink()
+    settings = ServerSettings(state_dir=str(tmp_path), platforms=("agent_only",))
+    with pytest.raises(SettingsError, match=r"ca\.key is missing: put both"):
+        serve(settings)
 
 
 def test_openssl_believes_it(tmp_path: Path) -> None:
@@ -125,6 +178,17 @@ def test_an_agent_does_not_talk_to_a_server_with_another_ca(server: Any, tmp_pat
     with pytest.raises(EnrolError) as refused:
         enrol(paths_of(tmp_path / "machine"), wanted)
     assert refused.value.kind == "wrong_ca"
+
+
+def test_an_enrolled_agent_says_nothing_to_a_server_whose_ca_was_replaced(
+    server: Any, tmp_path: Path
+) -> None:
+    """What the agent knows is the CA that it pinned; this server shows another's certificate."""
+    pinned = open_certificates(tmp_path / "before", ["127.0.0.1"], now=datetime.now(UTC))
+    link = transport.Link(server.base_url, transport.trust(pinned.ca_pem))
+    with pytest.raises(transport.Unreachable, match="did not sign"):
+        link.call("/agent/v1/check-in", {}, bearer="m_1.secret")
+    link.close()
 
 
 def run_line(line: str) -> subprocess.CompletedProcess[str]:

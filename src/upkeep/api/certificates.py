@@ -16,6 +16,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 from cryptography import x509
+from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
@@ -51,17 +52,25 @@ class Certificates:
         return context
 
 
+class CertificateError(Exception):
+    """The files under the directory cannot be used; the text says which and what to do."""
+
+
 def open_certificates(directory: Path, names: Sequence[str], *, now: datetime) -> Certificates:
     """The certificates under `directory`, made or renewed where needed.
 
     Args:
         names: DNS names and IP addresses under which machines and people reach this server.
         now: the wall clock.
+
+    Raises:
+        CertificateError: the CA is damaged.  It is never made anew by itself: every machine pins
+            it, so that would cut all of them off.
     """
     directory.mkdir(parents=True, exist_ok=True, mode=0o700)
     ca_key, ca = _open_ca(directory, now)
     chain, key_file = directory / SERVER_FILE, directory / SERVER_KEY_FILE
-    if not key_file.exists() or not _is_good(chain, ca, names, now):
+    if not _is_good(chain, key_file, ca, names, now):
         key = ec.generate_private_key(ec.SECP256R1())
         issued = _issue(key, names, ca_key, ca, now)
         _write_private(key_file, _key_pem(key))
@@ -78,9 +87,7 @@ def open_certificates(directory: Path, names: Sequence[str], *, now: datetime) -
 def _open_ca(directory: Path, now: datetime) -> tuple[ec.EllipticCurvePrivateKey, x509.Certificate]:
     file, key_file = directory / CA_FILE, directory / CA_KEY_FILE
     if file.exists():
-        key = serialization.load_pem_private_key(key_file.read_bytes(), password=None)
-        assert isinstance(key, ec.EllipticCurvePrivateKey)
-        return key, x509.load_pem_x509_certificate(file.read_bytes())
+        return _read_ca(file, key_file)
     key = ec.generate_private_key(ec.SECP256R1())
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "upkeep CA")])
     ca = (
@@ -93,6 +100,23 @@ def _open_ca(directory: Path, now: datetime) -> tuple[ec.EllipticCurvePrivateKey
     # The key first: a certificate without its key could not be used, and machines would pin it.
     _write_private(key_file, _key_pem(key))
     _write_private(file, _pem(ca))
+    return key, ca
+
+
+def _read_ca(file: Path, key_file: Path) -> tuple[ec.EllipticCurvePrivateKey, x509.Certificate]:
+    remedy = (
+        f"put both {file} and {key_file.name} back from a backup. Without one remove {file.parent},"
+        " start again, and enrol every machine anew"
+    )
+    try:
+        key = serialization.load_pem_private_key(key_file.read_bytes(), password=None)
+        ca = x509.load_pem_x509_certificate(file.read_bytes())
+    except FileNotFoundError as error:
+        raise CertificateError(f"{key_file} is missing: {remedy}") from error
+    except ValueError as error:
+        raise CertificateError(f"the CA cannot be read ({error}): {remedy}") from error
+    if not isinstance(key, ec.EllipticCurvePrivateKey) or key.public_key() != ca.public_key():
+        raise CertificateError(f"{key_file} is not the key of {file}: {remedy}")
     return key, ca
 
 
@@ -164,14 +188,20 @@ def _general_name(name: str) -> x509.GeneralName:
         return x509.DNSName(name)
 
 
-def _is_good(chain: Path, ca: x509.Certificate, names: Sequence[str], now: datetime) -> bool:
-    """The certificate is there, of this CA, for exactly these names, and lasts a while."""
-    if not chain.exists():
+def _is_good(
+    chain: Path, key_file: Path, ca: x509.Certificate, names: Sequence[str], now: datetime
+) -> bool:
+    """The certificate is there with its key, signed by this CA, for exactly these names, and
+    lasts a while.  All CAs of ours have one name, so the signature is what counts."""
+    try:
+        certificate = x509.load_pem_x509_certificate(chain.read_bytes())
+        key = serialization.load_pem_private_key(key_file.read_bytes(), password=None)
+        certificate.verify_directly_issued_by(ca)
+        carried = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except (OSError, ValueError, TypeError, InvalidSignature, x509.ExtensionNotFound):
         return False
-    certificate = x509.load_pem_x509_certificate(chain.read_bytes())
-    carried = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     return (
-        certificate.issuer == ca.subject
+        key.public_key() == certificate.public_key()
         and list(carried) == [_general_name(name) for name in _ordered(names)]
         and certificate.not_valid_after_utc - now > RENEW_BEFORE
     )

@@ -17,10 +17,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import uvicorn
+from sqlalchemy.exc import SQLAlchemyError
 
 from upkeep.api.app import create_app
-from upkeep.api.certificates import Certificates, open_certificates
+from upkeep.api.certificates import CertificateError, Certificates, open_certificates
 from upkeep.api.change_feed import ChangeFeed
+from upkeep.api.database_errors import from_database
 from upkeep.api.serve_http import EdgeServer, raise_file_limit
 from upkeep.api.services import AGENT_ONLY, Services
 from upkeep.catalogue.blobs import BlobStore
@@ -77,10 +79,17 @@ def serve(settings: ServerSettings) -> int:
     if not __debug__:
         raise SettingsError("python -O strips the checks that keep machines safe: start without -O")
     raise_file_limit()
-    prepare_state(settings.state)
-    database = Database(settings.database_url)
-    migrate(database)
-    server = _Assembly(settings, database)
+    try:
+        database, server = _assemble(settings)
+    except CertificateError as error:
+        raise SettingsError(str(error)) from error
+    except OSError as error:
+        raise SettingsError(f"{error}; see to that file or set another state_dir") from error
+    except SQLAlchemyError as error:
+        outage = from_database(error)
+        if outage is None:
+            raise
+        raise SettingsError(f"the database: {outage.detail}") from error
     server.start()
     try:
         asyncio.run(server.serve_http())
@@ -90,6 +99,13 @@ def serve(settings: ServerSettings) -> int:
         server.stop()
         database.close()
     return 0
+
+
+def _assemble(settings: ServerSettings) -> tuple[Database, "_Assembly"]:
+    prepare_state(settings.state)
+    database = Database(settings.database_url)
+    migrate(database)
+    return database, _Assembly(settings, database)
 
 
 def prepare_state(state: Path) -> None:
