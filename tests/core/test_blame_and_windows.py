@@ -88,7 +88,11 @@ FAILED = Task(
         (replace(FAILED, failure=Failure.PLATFORM), False),  # Point 2.
         (replace(FAILED, failure=Failure.NONE), False),
         (replace(FAILED, healed=False), False),  # Point 3: still ill on the version before.
-        (replace(FAILED, state=TaskState.FAILED, healed=False), True),  # Nobody rolled it back.
+        (replace(FAILED, state=TaskState.FAILED, attempt=1, healed=False), True),  # Left as it is.
+        (
+            replace(FAILED, state=TaskState.FAILED, attempt=2, healed=False),
+            False,
+        ),  # Stuck half-way.
         (replace(FAILED, failure=Failure.IMAGE_UNUSABLE), True),
     ],
 )
@@ -106,7 +110,9 @@ def test_a_failure_speaks_against_the_version_unless_something_else_explains_it(
         (1, 1, 2, 4, True),  # Exactly half the rate.
         (2, 10, 1, 10, True),
         (4, 10, 1, 10, False),
-        (1, 1, 2, 2, False),  # Too few to compare with.
+        (1, 1, 2, 2, True),  # Of so few all must have fallen ill.
+        (1, 1, 1, 2, False),
+        (1, 1, 0, 0, False),  # Nobody to compare with.
         (0, 5, 5, 5, False),
     ],
 )

@@ -5,8 +5,9 @@ from datetime import timedelta
 import pytest
 
 from upkeep.core.model import RollingPolicy
-from upkeep.core.rolling import batch_size, exceeds, policy_errors, time_needed
+from upkeep.core.rolling import batch_size, policy_errors, time_needed
 from upkeep.core.systems.os_image import RETRY_AFTER
+from upkeep.core.verdict import exceeds
 
 
 @pytest.mark.parametrize(

@@ -178,24 +178,6 @@ def test_machines_that_were_ill_before_are_no_witnesses_for_the_version() -> Non
     assert story.run(minutes=30).rollout().guilty
 
 
-def test_the_machine_must_stay_healthy_for_the_bake_time() -> None:
-    story = one_version_newer(machines_of(5), policy=RollingPolicy(bake_time=30 * MINUTE))
-    story.at(20, lambda: story.see("m0", Health.UNHEALTHY))
-    story.run(minutes=25)
-    assert story.task("m0").failure is Failure.UNHEALTHY_IN_BAKE
-    assert story.images()["m0"] == "1.0.0"
-    assert story.rollout().guilty
-
-
-def test_a_machine_that_only_starts_again_when_its_bake_time_ends_is_waited_for() -> None:
-    story = one_version_newer(machines_of(1), policy=RollingPolicy(bake_time=30 * MINUTE))
-    story.at(31, lambda: story.see("m0", Health.INITIALIZING))
-    assert story.run(minutes=40).task("m0").state is TaskState.BAKING
-    story.see("m0", Health.HEALTHY)
-    story.rest()
-    assert story.task("m0").state is TaskState.DONE
-
-
 def test_without_automatic_rollback_a_breach_takes_the_failed_machine_back() -> None:
     policy = RollingPolicy(auto_rollback=False, rollback_on_breach=True)
     story = all_ill_on(one_version_newer(machines_of(5), policy=policy), "1.0.1").run(minutes=60)

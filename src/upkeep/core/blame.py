@@ -3,13 +3,14 @@
 A failure belongs to the last work on that machine, within its bake time.  It speaks against the
 *version* only if nothing else explains it:
 
-1. the machine was well before (a repair that did not heal proves nothing);
+1. the machine was well before it was touched (a repair that did not heal proves nothing);
 2. the platform did its part (a full disk is not the image's doing);
 3. back on the previous version the machine was well again (else it is the machine itself);
-4. the control group, machines of the same zones without that work, is clearly better off.
+4. the control group, machines of the same zones (or neighbours on its host) without that work,
+   is clearly better off.
 
 Losing a zone, a host or a fault domain blames nobody: see `lost_domains`.
-Source: DESIGN §5 (blame; down is not bad), docs/adr/0005.
+Source: DESIGN §5 (blame; down is not bad), docs/adr/0005, 0008.
 """
 
 from collections.abc import Iterable, Sequence
@@ -23,8 +24,12 @@ LOST_WITHIN = timedelta(minutes=5)
 LOST_MACHINES_MIN = 3
 RESUME_AFTER = timedelta(minutes=10)
 
-# Too few machines to compare with: then the rollback alone decides.
+# Of fewer machines to compare with, all must have fallen ill; with none the rollback decides.
 CONTROL_MIN = 3
+
+# Ill for so long within its bake time a machine has failed.  The first machines of a lost domain
+# look like two that fell ill, and a blip like a failure: after this it is known.
+ILL_AFTER = LOST_WITHIN
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,6 +89,8 @@ def speaks_against_version(task: Task) -> bool:
     """Points 1 to 3 of the module text, for one ended task."""
     if task.repair or task.failure in (Failure.NONE, Failure.PLATFORM):
         return False
+    if task.state is TaskState.FAILED:
+        return task.attempt == 1  # Else its rollback failed, and what it would have shown is open.
     # After a rollback only a machine that was then well testifies against the version.
     return task.state is not TaskState.ROLLED_BACK or task.healed
 
@@ -95,6 +102,8 @@ def control_group_suffers(*, failed: int, touched: int, control_failed: int, con
     With 1 of 5: the version.
     """
     assert 0 <= failed <= touched
-    if control < CONTROL_MIN or failed == 0:
+    if failed == 0:
         return False
+    if control < CONTROL_MIN:
+        return 0 < control == control_failed
     return 2 * control_failed * touched >= failed * control

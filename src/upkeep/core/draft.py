@@ -107,6 +107,11 @@ class Draft:
         """The machines that count: made, not stopped by a person, not on their way out."""
         return [m for m in self.machines.values() if m.lifecycle is Lifecycle.PRESENT]
 
+    def is_in_hand(self, machine: Machine) -> bool:
+        """It is, or may be at any moment, down by our doing; baking it is not."""
+        task = self.in_hand.get(machine.id)
+        return task is not None and task.state in IN_HAND
+
     def lost_domain_of(self, machine: Machine) -> LostDomain | None:
         for lost in self.lost:
             if (lost.kind, lost.name) in domain_names(machine):

@@ -1,6 +1,7 @@
 """One tick of one group: read a snapshot, answer with a plan.  Start reading the core here.
 
     1. settle   settle.py, rolling.py   what was seen moves tasks, tasks move rollouts
+                (verdict.py, blame.py: has a batch failed, and who is to blame)
     2. propose  calls.py, scale.py, systems/*.py   what should be done
     3. admit    admission.py   what may begin now; everything else gets a hold with a reason
                 (refusals.py: why not; systems/scheduled_events.py: notice, drain, start)

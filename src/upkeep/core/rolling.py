@@ -7,7 +7,7 @@ The life of a rollout, batch by batch:
    (unhealthy machines that the work would heal) passes, since it takes nobody down.
 2. The batch is formed and admitted (admission.py).
 3. *Gate after the batch*, once each of its tasks has ended: too many failures among the upgraded
-   machines halt the rollout.  If they speak against the version (blame.py), the version is
+   machines halt the rollout.  If they speak against the version (verdict.py), the version is
    guilty: every machine on it goes back and it is not tried again unless a person asks.
 4. Pause, and on to 1; with nobody left the rollout is complete.
 
@@ -18,7 +18,6 @@ Source: sheet os-image §2.4; docs/adr/0004, 0005.
 from dataclasses import replace
 from datetime import datetime, timedelta
 
-from upkeep.core.blame import control_group_suffers, speaks_against_version
 from upkeep.core.draft import Draft, subject_of
 from upkeep.core.model import (
     Failure,
@@ -32,7 +31,8 @@ from upkeep.core.model import (
     Task,
     Verb,
 )
-from upkeep.core.task import IN_HAND, TERMINAL, Signal, TaskState
+from upkeep.core.task import TERMINAL, Signal, TaskState
+from upkeep.core.verdict import Verdict, exceeds, is_acquitted, judge_batch, some_of
 
 BATCH_PERCENT = range(5, 101)
 UNHEALTHY_PERCENT = range(5, 101)
@@ -88,23 +88,13 @@ def batch_size(percent: int, *, size: int) -> int:
     return max(1, size * percent // 100)
 
 
-def exceeds(count: int, percent: int, *, of: int) -> bool:
-    """More than `percent` of `of`, strictly: 2 of 10 do not exceed 20 %, 3 do."""
-    return 100 * count > percent * of
-
-
 def unplanned_unhealthy(draft: Draft) -> list[Machine]:
     """Machines that are ill by themselves: not well, and in nobody's hands."""
     return [
         machine
         for machine in draft.present()
-        if machine.health in (Health.UNHEALTHY, Health.UNKNOWN) and not _in_hand(draft, machine)
+        if machine.health in (Health.UNHEALTHY, Health.UNKNOWN) and not draft.is_in_hand(machine)
     ]
-
-
-def _in_hand(draft: Draft, machine: Machine) -> bool:
-    task = draft.in_hand.get(machine.id)
-    return task is not None and task.state in IN_HAND
 
 
 def too_ill_to_go_on(draft: Draft, rollout: Rollout) -> list[Machine]:
@@ -145,7 +135,11 @@ def _settle_rollout(draft: Draft, rollout: Rollout) -> None:
         return
     if rollout.batch > 0 and rollout.batch_closed_at is None:
         rollout = draft.put_rollout(rollout, batch_closed_at=draft.now)
-        rollout = _judge_batch(draft, rollout)
+        verdict = judge_batch(draft, rollout)
+        if verdict is not None:
+            rollout = _halt(draft, rollout, verdict)
+        elif rollout.verb is not Verb.CREATE and rollout.target:
+            draft.tell(f"batch {rollout.batch} of {rollout.id} is done")
     if rollout.state is RolloutState.CANCELLING:
         _end(draft, rollout, RolloutState.CANCELLED, RolloutCode.OPERATOR_CANCELLED)
     elif rollout.state is RolloutState.RUNNING:
@@ -169,113 +163,22 @@ def drop(draft: Draft, task: Task, detail: str) -> None:
         draft.release(task.machine)
 
 
-def _judge_batch(draft: Draft, rollout: Rollout) -> Rollout:
-    """The gate after a batch.  Work without a target is no version's fault and is not judged."""
-    if not rollout.target:
-        return rollout
-    touched = [t for t in draft.tasks_of(rollout) if t.batch > 0 and t.state in TERMINAL]
-    touched = [t for t in touched if t.state not in (TaskState.CANCELLED, TaskState.SKIPPED)]
-    # A repair that did not heal proves nothing, for the version or against it.
-    touched = [t for t in touched if not (t.repair and t.failure is not Failure.NONE)]
-    failed = [t for t in touched if t.failure is not Failure.NONE]
-    limit = rollout.policy.max_unhealthy_upgraded_percent
-    unusable = [t for t in failed if t.failure is Failure.IMAGE_UNUSABLE]
-    if unusable:
-        return _halt(draft, rollout, RolloutCode.IMAGE_UNUSABLE, failed=unusable, guilty=True)
-    if not failed or not exceeds(len(failed), limit, of=len(touched)):
-        if rollout.verb is not Verb.CREATE:
-            draft.tell(f"batch {rollout.batch} of {rollout.id} is done")
-        return rollout
-    accused = [t for t in failed if speaks_against_version(t)]
-    if len(failed) > 1 and not accused:
-        # One machine that is still ill on its previous version is ill by itself; several at
-        # once are no coincidence: the new version may have harmed their data.
-        accused = [t for t in failed if t.failure is not Failure.PLATFORM]
-    if not accused:
-        platform_failed = [t for t in failed if t.failure is Failure.PLATFORM]
-        if exceeds(len(platform_failed), limit, of=len(touched)):
-            return _halt(
-                draft, rollout, RolloutCode.PLATFORM_FAILED, failed=platform_failed, guilty=False
-            )
-        return rollout  # The machines themselves are ill; the gate before a batch counts them.
-    well = _well_on_target(draft, rollout)
-    if not exceeds(len(accused), limit, of=len(accused) + well):
-        return rollout
-    guilty = not _control_suffers(draft, rollout, accused, len(accused) + well)
-    return _halt(draft, rollout, RolloutCode.UNHEALTHY_UPGRADED, failed=accused, guilty=guilty)
-
-
-def _well_on_target(draft: Draft, rollout: Rollout) -> int:
-    """Machines that run the target and are well, of this rollout or an earlier one."""
-    return sum(
-        1
-        for machine in draft.present()
-        if machine.image == rollout.target and machine.health is Health.HEALTHY
-    )
-
-
-def _control_group(draft: Draft, rollout: Rollout, accused: list[Task]) -> list[Machine]:
-    """Machines of the accused ones' zones that this rollout has not touched."""
-    zones = {draft.machines[t.machine].zone for t in accused if t.machine in draft.machines}
-    touched = {t.machine for t in draft.tasks_of(rollout) if t.batch > 0}
-    return [
-        machine
-        for machine in draft.present()
-        if machine.zone in zones
-        and machine.id not in touched
-        and machine.image != rollout.target
-        and not _in_hand(draft, machine)
-    ]
-
-
-def _control_suffers(draft: Draft, rollout: Rollout, accused: list[Task], touched: int) -> bool:
-    control = _control_group(draft, rollout, accused)
-    return control_group_suffers(
-        failed=len(accused),
-        touched=touched,
-        control_failed=len(_fallen_ill(control, rollout)),
-        control=len(control),
-    )
-
-
-def _fallen_ill(control: list[Machine], rollout: Rollout) -> list[Machine]:
-    """Those that became ill in the time of the rollout; who was ill before tells nothing."""
-    return [
-        machine
-        for machine in control
-        if machine.health in (Health.UNHEALTHY, Health.UNKNOWN)
-        and machine.health_since >= rollout.started_at
-    ]
-
-
-def _halt(
-    draft: Draft, rollout: Rollout, code: RolloutCode, *, failed: list[Task], guilty: bool
-) -> Rollout:
+def _halt(draft: Draft, rollout: Rollout, verdict: Verdict) -> Rollout:
     """Stop, name what is to blame, and show the evidence."""
-    names = [draft.machines[t.machine].name for t in failed if t.machine in draft.machines]
-    first = failed[0]
-    back = sum(1 for t in failed if t.healed)
-    control = _control_group(draft, rollout, failed)
-    ill = len(_fallen_ill(control, rollout))
-    evidence = (
-        f"{len(failed)} failed in batch {rollout.batch} or before ({_some(names)}): "
-        f"{first.detail}. Rolled back and well again: {back}. "
-        f"Machines of the same zones without it: {ill} of {len(control)} fell ill."
-    )
-    verdict = f"version {rollout.target} is to blame" if guilty else "the version is not blamed"
-    draft.tell(f"rollout {rollout.id} halted after batch {rollout.batch}: {verdict}. {evidence}")
+    blame = f"version {rollout.target} is to blame"
+    if not verdict.guilty:
+        blame = "the version is not blamed"
+    text = f"{blame}. {verdict.evidence}"
+    draft.tell(f"rollout {rollout.id} halted after batch {rollout.batch}: {text}")
     for task in draft.tasks_of(rollout):
         if task.state is TaskState.HELD:
             draft.move(task, Signal.CANCEL, detail="the rollout was halted")
-    rollout = draft.put_rollout(rollout, code=code, evidence=evidence, guilty=guilty)
-    if guilty and rollout.policy.rollback_on_breach and still_on_target(draft, rollout):
+    rollout = draft.put_rollout(
+        rollout, code=verdict.code, evidence=verdict.evidence, guilty=verdict.guilty
+    )
+    if verdict.guilty and rollout.policy.rollback_on_breach and still_on_target(draft, rollout):
         return draft.put_rollout(rollout, state=RolloutState.ROLLING_BACK)
-    return _end(draft, rollout, RolloutState.FAULTED, code)
-
-
-def _some(names: list[str], most: int = 5) -> str:
-    shown = ", ".join(names[:most])
-    return shown if len(names) <= most else f"{shown} and {len(names) - most} more"
+    return _end(draft, rollout, RolloutState.FAULTED, verdict.code)
 
 
 def still_on_target(draft: Draft, rollout: Rollout) -> list[Task]:
@@ -296,9 +199,16 @@ def still_on_target(draft: Draft, rollout: Rollout) -> list[Task]:
 
 
 def _settle_rolling_back(draft: Draft, rollout: Rollout) -> None:
-    moving = [t for t in draft.tasks_of(rollout) if t.state is TaskState.ROLLING_BACK]
-    if not moving and not still_on_target(draft, rollout):
-        _end(draft, rollout, RolloutState.FAULTED, rollout.code)
+    tasks = draft.tasks_of(rollout)
+    moving = [t for t in tasks if t.state is TaskState.ROLLING_BACK]
+    if moving or still_on_target(draft, rollout):
+        return
+    failed = [t for t in tasks if t.failure is not Failure.NONE]
+    if is_acquitted(failed):
+        text = f"{rollout.evidence} Back on {failed[0].previous} it is ill too: it is the machine."
+        draft.tell(f"rollout {rollout.id}: version {rollout.target} is not to blame. {text}")
+        rollout = draft.put_rollout(rollout, guilty=False, evidence=text)
+    _end(draft, rollout, RolloutState.FAULTED, rollout.code)
 
 
 def _complete_if_done(draft: Draft, rollout: Rollout) -> None:
@@ -309,8 +219,11 @@ def _complete_if_done(draft: Draft, rollout: Rollout) -> None:
     code = RolloutCode.FAILED_MACHINES if failed else RolloutCode.NONE
     if failed:
         names = [draft.machines[t.machine].name for t in failed if t.machine in draft.machines]
-        rollout = replace(rollout, evidence=f"failed by themselves: {_some(names)}")
+        rollout = replace(rollout, evidence=f"failed by themselves: {some_of(names)}")
     done = any(t.state is TaskState.DONE for t in tasks)
+    if failed and not done and rollout.target:
+        _end(draft, rollout, RolloutState.FAULTED, code)
+        return
     if rollout.target and done and (rollout.verb is not Verb.CREATE or not draft.group.baked):
         draft.group = replace(draft.group, baked=rollout.target)
     _end(draft, rollout, RolloutState.COMPLETED, code)

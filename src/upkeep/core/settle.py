@@ -9,7 +9,7 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import assert_never
 
-from upkeep.core.blame import LOST_WITHIN
+from upkeep.core.blame import ILL_AFTER
 from upkeep.core.budget import is_down
 from upkeep.core.draft import Draft, action_key, subject_of
 from upkeep.core.model import (
@@ -140,27 +140,34 @@ def _settle_verifying(draft: Draft, rollout: Rollout, task: Task, machine: Machi
 
 
 def _settle_baking(draft: Draft, rollout: Rollout, task: Task, machine: Machine) -> None:
-    bake_time = rollout.policy.bake_time if rollout.target else timedelta(0)
-    if machine.health in (Health.UNHEALTHY, Health.UNKNOWN):
-        if _waits_for_domain(draft, task, machine):
-            return
-        # The first machines of a lost domain look like two that fell ill: wait until it is known.
-        known_at = machine.health_since + LOST_WITHIN
-        if machine.health is Health.UNKNOWN and draft.now < known_at:
-            draft.wake_at(known_at)
-            return
-        fail(
-            draft, rollout, task, machine, Failure.UNHEALTHY_IN_BAKE,
-            f"{machine.health} {draft.now - task.state_since} after it was healthy",
-        )  # fmt: skip
+    """It was seen healthy, and must stay so for the bake time.
+
+    A blip is no failure; being ill for ILL_AFTER is.  After a blip the bake begins anew; but
+    after the deadline, which leaves time for one, the next blip is a failure.
+    """
+    if machine.health is not Health.HEALTHY and _waits_for_domain(draft, task, machine):
         return
-    baked_at = task.state_since + bake_time
-    if draft.now < baked_at:
-        draft.wake_at(baked_at)
+    bake_time = rollout.policy.bake_time if rollout.target else timedelta(0)
+    begun = max(task.state_since, task.clock_from)
+    deadline = begun + 2 * bake_time + rollout.policy.health_wait
+    match machine.health:
+        case Health.HEALTHY:
+            due = max(task.state_since, machine.health_since) + bake_time
+        case Health.UNHEALTHY | Health.UNKNOWN:
+            due = min(machine.health_since + ILL_AFTER, deadline)
+        case Health.INITIALIZING:
+            due = deadline
+        case _:
+            assert_never(machine.health)
+    if draft.now < due:
+        draft.wake_at(due)
     elif machine.health is Health.HEALTHY:
         draft.move(task, Signal.BAKED)
         if task.stand_in:
             retire_old(draft, task)
+    else:
+        text = f"{machine.health} {draft.now - task.state_since} after it was first healthy"
+        fail(draft, rollout, task, machine, Failure.UNHEALTHY_IN_BAKE, text)
 
 
 def _settle_rolling_back(draft: Draft, rollout: Rollout, task: Task, machine: Machine) -> None:

@@ -76,11 +76,10 @@ def give_up_stand_in(draft: Draft, task: Task) -> Task:
     """The stand-in failed: it goes, and the old machine was never touched."""
     stand_in = draft.machines[task.stand_in]
     draft.put_machine(stand_in, lifecycle=Lifecycle.DELETING)
-    old = draft.machines.get(task.machine)
-    healed = old is not None and old.health is Health.HEALTHY
     draft.tell(f"{stand_in.name} is removed again; the machine it stood in for stays")
     task = draft.move(task, Signal.ROLL_BACK)
-    return draft.move(task, Signal.BACK, healed=healed)
+    # A new machine has no illness of its own, and that of the old one is no excuse for it.
+    return draft.move(task, Signal.BACK, healed=True)
 
 
 def retire_old(draft: Draft, task: Task) -> None:

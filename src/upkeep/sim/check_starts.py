@@ -217,9 +217,11 @@ class BatchChecker(BlindChecker):
 
     def _unfinished(self, rollout: Rollout, tasks: list[Task], now: datetime) -> None:
         for earlier in self._batches.get((rollout.id, tasks[0].batch - 1), ()):
-            state = self.facts.tasks[(earlier.rollout, earlier.machine)].state
-            if state in OURS or state is TaskState.BAKING:
-                raise RuleBroken("BATCH_OPEN", f"{rollout.id}: {earlier.machine} is {state}")
+            task = self.facts.tasks[(earlier.rollout, earlier.machine)]
+            if task.batch != earlier.batch:
+                continue  # It was withdrawn, and is in this batch or waits for a later one.
+            if task.state in OURS or task.state is TaskState.BAKING:
+                raise RuleBroken("BATCH_OPEN", f"{rollout.id}: {task.machine} is {task.state}")
         pause = rollout.policy.pause_between_batches
         closed = self._ended_at.get(rollout.id)
         if closed is not None and now - closed < pause:

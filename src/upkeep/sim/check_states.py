@@ -115,7 +115,9 @@ class StateChecker(BlindChecker):
                 truth = facts.truth(machine_id)
                 if truth is None:
                     raise RuleBroken("CLAIM_LEFT", f"{budget}: {machine_id} does not exist")
-                if truth.serves and now - truth.since > long and machine_id not in facts.in_hand:
+                # With its agent cut off it serves, and nobody is sure of it.
+                well_since = max(truth.since, truth.well_since)
+                if truth.serves and now - well_since > long and machine_id not in facts.in_hand:
                     health = row.machines[machine_id].health
                     raise RuleBroken("CLAIM_LEFT", f"{budget}: {truth.name} is well ({health})")
 

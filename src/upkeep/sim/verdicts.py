@@ -45,9 +45,13 @@ class Verdicts:
             if task.state in (TaskState.FAILED, TaskState.ROLLED_BACK) and not task.repair:
                 self._failed(facts, task.rollout, subject(task))
         for rollout in commit.plan.rollouts:
-            if rollout.system is not System.OS_IMAGE or rollout.ended_at is None:
+            if rollout.system is not System.OS_IMAGE:
                 continue
             key = (rollout.group, rollout.target)
+            if rollout.guilty:
+                self._stopped.add(key)  # Machines that cannot be sent back yet change nothing.
+            if rollout.ended_at is None:
+                continue
             if rollout.guilty:
                 self.guilty += 1
                 if self._is_bad(facts, key):

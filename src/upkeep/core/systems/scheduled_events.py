@@ -30,7 +30,7 @@ def announce(
 ) -> None:
     """The gate's last step: notice, then the start."""
     task = draft.tasks[rollout.id][machine.id]
-    repair = rollout.system is System.OS_IMAGE and machine.health is Health.UNHEALTHY
+    repair = _is_repair(rollout, machine)
     not_before = draft.now + rollout.policy.notice
     task = draft.move(
         task,
@@ -45,6 +45,11 @@ def announce(
     else:
         refusal = HoldReason.NOTICE, not_before, "the notice runs out"
         hold(draft, rollout, machine, refusal, priority_of(rollout))
+
+
+def _is_repair(rollout: Rollout, machine: Machine) -> bool:
+    """The machine is ill by itself, so what comes of the work is no evidence."""
+    return rollout.system is System.OS_IMAGE and machine.health is Health.UNHEALTHY
 
 
 def start_announced(draft: Draft, rollout: Rollout) -> None:
@@ -79,6 +84,9 @@ def _start_noticed(draft: Draft, rollout: Rollout, task: Task, machine: Machine)
             draft.wake_at(draft.now + SOON)
             return None
         task = draft.put_task(replace(task, repair=False))
+    elif _is_repair(rollout, machine) and not task.surge:
+        # It fell ill during its notice, before it was touched.
+        task = draft.put_task(replace(task, repair=True))
     _drain_or_start(draft, rollout, task)
     return None
 
