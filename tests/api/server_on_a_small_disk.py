@@ -24,6 +24,7 @@ def main(state: Path, port: int) -> int:
             listen=(f"127.0.0.1:{port}",),
             advertise=f"https://127.0.0.1:{port}",
             platforms=("agent_only",),
+            allow_local_probes=True,
         )
     )
 

@@ -12,10 +12,12 @@ import sqlite3
 import ssl
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +33,12 @@ from upkeep.engine.clock import EngineClock
 
 READY_S = 60.0
 
+_SQL = """\
+import sqlite3, sys
+with sqlite3.connect(sys.argv[1], timeout=30) as connection:
+    print(connection.execute(sys.argv[2]).fetchone())
+"""
+
 
 def may_mount() -> bool:
     """Root, and in a container only if it may have namespaces of its own."""
@@ -42,7 +50,12 @@ def may_mount() -> bool:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SmallDisk:
+    """Attributes:
+    inside: the state directory as the server sees it; `state`: as the test does.
+    """
+
     process: subprocess.Popen[bytes]
+    inside: Path
     state: Path
     url: str
     log: Path
@@ -54,9 +67,7 @@ class SmallDisk:
 
     def fill(self) -> None:
         """Until not a byte fits; the database's log starts anew, so that it has no room either."""
-        with sqlite3.connect(self.state / "upkeep.db", timeout=30) as connection:
-            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-        connection.close()
+        self.sql("PRAGMA wal_checkpoint(TRUNCATE)")
         with (self.state / "ballast").open("ab", buffering=0) as file:
             while True:
                 try:
@@ -66,6 +77,15 @@ class SmallDisk:
 
     def make_room(self) -> None:
         (self.state / "ballast").unlink()
+
+    def sql(self, statement: str) -> str:
+        """The first row that it answers; asked inside, since SQLite resolves /proc's links."""
+        done = subprocess.run(
+            ["nsenter", f"--target={self.process.pid}", "--mount", sys.executable, "-c", _SQL,
+             str(self.inside / "upkeep.db"), statement],
+            check=True, capture_output=True, text=True,
+        )  # fmt: skip
+        return done.stdout.strip()
 
 
 @pytest.fixture
@@ -87,7 +107,8 @@ def small(tmp_path: Path) -> Iterator[SmallDisk]:
         eventually(lambda: _listens(port) or process.poll() is not None, READY_S)
         assert process.poll() is None, log.read_text()
         state = Path(f"/proc/{process.pid}/root{disk}")
-        yield SmallDisk(process=process, state=state, url=f"https://127.0.0.1:{port}", log=log)
+        url = f"https://127.0.0.1:{port}"
+        yield SmallDisk(process=process, inside=disk, state=state, url=url, log=log)
     finally:
         process.send_signal(signal.SIGTERM)
         process.wait(timeout=30)
@@ -159,9 +180,67 @@ def test_a_full_disk_is_said_and_survived(small: SmallDisk) -> None:
         (upload, 201), ("/v1/groups", 201), (upload, 507), ("/v1/groups", 507),
     ]  # fmt: skip
     assert small.process.poll() is None
-    with sqlite3.connect(small.state / "upkeep.db", timeout=30) as connection:
-        assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
-    connection.close()
+    assert small.sql("PRAGMA integrity_check") == "('ok',)"
+    assert small.sql("SELECT count(*) FROM groups") == "(2,)"
+
+
+class Application(BaseHTTPRequestHandler):
+    status = 200
+
+    def do_GET(self) -> None:
+        self.send_response(self.status)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, format: str, *arguments: Any) -> None:
+        """Quiet."""
+
+
+@pytest.fixture
+def application() -> Iterator[ThreadingHTTPServer]:
+    serving = ThreadingHTTPServer(("127.0.0.1", 0), type("Mine", (Application,), {}))
+    thread = threading.Thread(target=serving.serve_forever)
+    thread.start()
+    yield serving
+    serving.shutdown()
+    thread.join()
+    serving.server_close()
+
+
+def test_a_disk_that_stays_full_stops_neither_the_planner_nor_the_prober(
+    small: SmallDisk, application: ThreadingHTTPServer
+) -> None:
+    """Longer than the engine's clock goes without its mark: then every turn fails."""
+    admin = small.client((small.state / "admin-token").read_text().strip())
+    port = application.server_address[1]
+    probe = {"protocol": "http", "port": port, "path": "/", "interval_ms": 1000}
+    group = {"name": "db", "platform": "agent_only", "auto_upgrade": False, "probe": probe}
+    made = admin.post("/v1/groups", json={**group, "health_source": "outside"})
+    assert made.status_code == 201, made.text
+    line = admin.post("/v1/machines", json={"name": "db-1", "group": "db"}).json()
+    enrolled = small.client("").post(
+        "/agent/v1/enrol", json={"token": line["token"], "machine": "db-1", "uuid": "u-1"}
+    )
+    assert enrolled.status_code == 200
+
+    def health() -> str:
+        return str(admin.get("/v1/machines/db-1").json()["health"])
+
+    eventually(lambda: health() == "healthy")
+    # As with any work that waits for a time: the planner knows when it is to wake next.
+    small.sql(f"UPDATE groups SET wake_at = {time.time_ns() // 1000 + 3_600_000_000}")
+    small.fill()
+    application.RequestHandlerClass.status = 503  # type: ignore[attr-defined]
+    eventually(lambda: small.log.read_text().count("in raise_clock_mark") >= 2)
+    assert health() == "healthy"  # What was written last; nothing newer can be.
+    assert "database or disk is full" in small.log.read_text()
+
+    small.make_room()
+    eventually(lambda: health() == "unhealthy")
+    application.RequestHandlerClass.status = 200  # type: ignore[attr-defined]
+    eventually(lambda: health() == "healthy")
+    refused = admin.post("/v1/groups/db/rollouts", json={})
+    assert (refused.status_code, refused.json()["kind"]) == (409, "refused"), refused.text
 
 
 class MarksOnce:

@@ -18,6 +18,7 @@ from typing import Any
 
 import msgspec
 from sqlalchemy import Connection
+from sqlalchemy.exc import SQLAlchemyError
 
 from upkeep.api import agent_wire as wire
 from upkeep.api.agent_registry import AgentRegistry, Entry
@@ -388,8 +389,12 @@ class AgentEdge:
             await asyncio.sleep(HEARD_EVERY_S)
             heard, self._heard = self._heard, {}
             if heard:
-                with suppress(Exception):  # They are heard of again.
+                try:
                     await self._in_thread(partial(self._report, heard))
+                except SQLAlchemyError as error:
+                    # A full disk: said again until it is written, but for what is newer.
+                    log.error("agents_health_not_written", exc_info=error)
+                    self._heard = {**heard, **self._heard}
 
     def _report(self, heard: Mapping[str, tuple[Health, timedelta, str]]) -> None:
         now = self._clock.peek()

@@ -177,9 +177,8 @@ class HealthWatch:
         health = self._effective(watch, now)
         if health is watch.written:
             return False
-        watch.written = health
         metrics = watch.outside.metrics if watch.outside is not None else rules.NO_METRICS
-        return self._store.observe(
+        changed = self._store.observe(
             watch.machine.machine,
             Sighting(
                 health=health,
@@ -190,6 +189,9 @@ class HealthWatch:
             ),
             now=now,
         )
+        # Only now: what a full disk refused is written at the next look.
+        watch.written = health
+        return changed
 
     def _effective(self, watch: _Watch, now: datetime) -> Health:
         outside = Health.HEALTHY if watch.outside is None else Health(watch.outside.state.value)

@@ -11,6 +11,7 @@ so that nobody can make the server look at itself (DESIGN §13).
 import asyncio
 import contextlib
 import ipaddress
+import logging
 import ssl
 import threading
 from collections.abc import Callable
@@ -27,6 +28,8 @@ from upkeep.ports import ProbeResult
 PROBES_MAX = 1_000
 # How long the loop may sleep when no probe is due, so that new machines are seen soon.
 IDLE_MAX_S = 0.2
+
+log = logging.getLogger("upkeep.engine")
 
 
 class _Answer:
@@ -56,15 +59,15 @@ class NetworkProber:
         self, protocol: str, address: str, port: int, path: str, timeout_s: float
     ) -> ProbeResult:
         """One look.  Never raises: what went wrong is in the result's `detail`."""
-        refusal = self._refusal(address)
-        if refusal:
-            return ProbeResult(answered=False, detail=refusal)
         try:
+            refusal = self._refusal(address)
+            if refusal:
+                return ProbeResult(answered=False, detail=refusal)
             async with asyncio.timeout(timeout_s):
                 return await self._look(protocol, address, port, path)
         except TimeoutError:
             return ProbeResult(answered=False, detail=f"no answer within {timeout_s:g} s")
-        except (OSError, httptools.HttpParserError) as error:
+        except (OSError, ValueError, httptools.HttpParserError) as error:
             return ProbeResult(answered=False, detail=_words(error))
 
     def _refusal(self, address: str) -> str:
@@ -112,6 +115,12 @@ def _words(error: Exception) -> str:
     return str(error) or type(error).__name__
 
 
+def _log_failure(probe: asyncio.Task[None]) -> None:
+    """What a probe saw could not be written: the next one sees it again."""
+    if not probe.cancelled() and (error := probe.exception()) is not None:
+        log.error("probe_not_recorded", exc_info=error)
+
+
 class ProbeLoop:
     """A thread of its own that probes for as long as the server runs."""
 
@@ -143,12 +152,13 @@ class ProbeLoop:
     async def _probe_for_ever(self) -> None:
         under_way: set[asyncio.Task[None]] = set()
         while not self._stopping.is_set():
-            now = self._clock.now()
+            now = self._clock.peek()
             if len(under_way) < PROBES_MAX:
                 for probe in self._watch.due(now=now, limit=PROBES_MAX - len(under_way)):
                     task = asyncio.create_task(self._probe(probe))
                     under_way.add(task)
                     task.add_done_callback(under_way.discard)
+                    task.add_done_callback(_log_failure)
             next_at = self._watch.next_probe_at()
             wait = timedelta(seconds=IDLE_MAX_S) if next_at is None else next_at - now
             await asyncio.sleep(min(max(wait.total_seconds(), 0.001), IDLE_MAX_S))
@@ -164,5 +174,5 @@ class ProbeLoop:
             settings.path,
             outside_timeout_s(settings),
         )
-        if self._watch.probed(probe, result, now=self._clock.now()):
+        if self._watch.probed(probe, result, now=self._clock.peek()):
             self._on_change()

@@ -155,7 +155,7 @@ class Runner:
             return SLEEP_MAX_S
         if next_wake is None:
             return SLEEP_MAX_S
-        wait = (next_wake - self._clock.now()).total_seconds()
+        wait = (next_wake - self._clock.peek()).total_seconds()
         return min(max(wait, 0.02), SLEEP_MAX_S)
 
     def _pump(self) -> None:
