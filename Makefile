@@ -37,7 +37,7 @@ fix: $(STAMP) ## format and mend what can be mended
 	.venv/bin/ruff format src tests bench
 	.venv/bin/ruff check --fix src tests bench
 
-bench: $(STAMP) ## measure; JSON=bench.json
+bench: $(STAMP) ## figures and their budgets, ten minutes, needs root; JSON=bench.json
 	$(PYTHON) -m bench --json $(JSON)
 
 sim: $(STAMP) ## SEEDS=1..3000

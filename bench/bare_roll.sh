@@ -7,7 +7,8 @@
 #
 # The same platform work as the nspawn driver: unpack the image once, a new overlay on it, stop in
 # order, start, the same systemd-nspawn arguments, its own control group; batches of BATCH machines
-# at once; each machine is waited for with the same probe at the same INTERVAL (seconds).
+# at once; each machine is waited for with the same probe at the same INTERVAL (seconds).  `clear`
+# ends what `create` began, in whatever state it is.
 set -eu
 verb=$1 dir=$2 count=$3
 
@@ -29,9 +30,16 @@ start() { # machine image
   mkdir -p "$m/disk/upper" "$m/disk/work" "$m/root" "$m/data" "$m/seed"
   chmod 755 "$m/disk/upper"
   printf '{"address": "%s.%d/24", "gateway": "%s.1"}' "$prefix" $((10 + number)) "$prefix" > "$m/seed/network.json"
-  mount -t overlay -o "lowerdir=$image,upperdir=$m/disk/upper,workdir=$m/disk/work" overlay "$m/root"
   mkdir -p "$(cgroup_of "$number")"
-  setsid bash -c 'echo $$ > "$0/cgroup.procs"; exec "$@"' "$(cgroup_of "$number")" \
+  # As the driver does: mounts and processes of its own, which end with it.
+  setsid unshare --mount --pid --fork --kill-child bash -c '
+    set -e
+    echo $$ > "$1/cgroup.procs"
+    mount -t proc proc /proc
+    mount -t tmpfs -o mode=755,size=1m tmpfs /run/systemd/nspawn
+    mount -t overlay -o "$2" overlay "$3"
+    shift 3; exec "$@"' machine "$(cgroup_of "$number")" \
+    "lowerdir=$image,upperdir=$m/disk/upper,workdir=$m/disk/work" "$m/root" \
     systemd-nspawn --boot --quiet --register=no --keep-unit --console=pipe --link-journal=no \
     --resolv-conf=off --timezone=off --directory="$m/root" --machine="bare$number" \
     --hostname="bare-$number" --uuid="$(printf '00000000-0000-4000-8000-%012d' $((number + 1)))" \
@@ -40,14 +48,18 @@ start() { # machine image
   echo $! > "$m/pid"
 }
 
-leader() { pgrep -P "$(cat "$dir/m$1/pid")" 2>/dev/null | head -1; }
+# unshare's child is systemd-nspawn, whose child is the machine's own PID 1.
+leader() { pgrep -P "$(pgrep -P "$(cat "$dir/m$1/pid")")" 2>/dev/null | head -1; }
+
+is_up() { [ -d "/proc/$1" ] && ! grep -q '^State:.Z' "/proc/$1/status" 2>/dev/null; }
 
 stop() {
-  local m=$dir/m$1 pid
+  local m=$dir/m$1 outer pid
+  [ -f "$m/pid" ] || return 0
+  outer=$(cat "$m/pid")
   pid=$(leader "$1") && kill -RTMIN+4 "$pid" 2>/dev/null || true
   # `tail --pid` sleeps a second between looks; this looks as often as the driver does.
-  while [ -d "/proc/$(cat "$m/pid")" ] && ! grep -q '^State:.Z' "/proc/$(cat "$m/pid")/status" 2>/dev/null; do sleep 0.01; done
-  umount "$m/root"
+  while is_up "$outer"; do sleep 0.01; done
 }
 
 answers() { [ "$(curl -s -o /dev/null -m 1 -w '%{http_code}' "http://$prefix.$((10 + $1)):8080/")" = 200 ]; }
@@ -74,6 +86,15 @@ case $verb in
     done
     ;;
   clear)
-    for n in $(seq 0 $((count - 1))); do stop "$n" || true; rmdir "$(cgroup_of "$n")" 2>/dev/null || true; done
+    # With unshare the whole machine ends, whatever state it is in, and its mounts with it.
+    for n in $(seq 0 $((count - 1))); do
+      [ -f "$dir/m$n/pid" ] || continue
+      kill -KILL "$(cat "$dir/m$n/pid")" 2>/dev/null || true
+    done
+    for n in $(seq 0 $((count - 1))); do
+      [ -f "$dir/m$n/pid" ] || continue
+      while is_up "$(cat "$dir/m$n/pid")"; do sleep 0.01; done
+      for _ in $(seq 100); do rmdir "$(cgroup_of "$n")" 2>/dev/null && break; sleep 0.05; done
+    done
     ;;
 esac

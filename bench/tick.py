@@ -10,18 +10,16 @@ import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+from bench.big_fleet import GROUPS, MACHINES_EACH, fill, machine_id
 from bench.figure import Figure
 from upkeep.core.model import Health, MachineId
 from upkeep.engine.clock import EngineClock
 from upkeep.engine.fleet_store import Sighting
 from upkeep.engine.loop import Engine
-from upkeep.store import tables as t
-from upkeep.store.database import Database, to_us
+from upkeep.store.database import Database
 from upkeep.store.fleet import SqlFleetStore
 from upkeep.store.migrate import migrate
 
-GROUPS = 1_000
-MACHINES_EACH = 100
 ROUNDS = 30
 
 
@@ -35,69 +33,11 @@ class _Wall:
         return time.monotonic()
 
 
-def fill(database: Database, *, groups: int, machines_each: int) -> None:
-    """A fleet at rest: everybody healthy on 1.0.1, nothing due."""
-    now = to_us(datetime.now(UTC))
-    with database.write() as connection:
-        connection.execute(
-            t.image_versions.insert().values(
-                image_name="web", version="1.0.1", format="tar", published_at=now
-            )
-        )
-        connection.execute(
-            t.image_replicas.insert().values(
-                image_name="web", version="1.0.1", region="local", state="completed"
-            )
-        )
-        for number in range(groups):
-            group = f"g_{number}"
-            connection.execute(
-                t.groups.insert().values(
-                    id=group,
-                    name=f"web{number}",
-                    capacity=machines_each,
-                    image_name="web",
-                    baked="1.0.1",
-                    next_ordinal=machines_each,
-                    created_at=now,
-                )
-            )
-            connection.execute(
-                t.budgets.insert().values(
-                    id=f"b_{number}",
-                    name=f"web{number}",
-                    group_id=group,
-                    max_down=20,
-                    percent=1,
-                    created_at=now,
-                )
-            )
-            connection.execute(
-                t.machines.insert(),
-                [
-                    {
-                        "id": f"m_{group}_{n:03}",
-                        "group_id": group,
-                        "name": f"web{number}-{n}",
-                        "zone": str(n % 3),
-                        "lifecycle": "present",
-                        "image": "1.0.1",
-                        "boots": 1,
-                        "health": "healthy",
-                        "health_since": now,
-                        "watch_from": now,
-                        "created_at": now,
-                    }
-                    for n in range(machines_each)
-                ],
-            )
-
-
 def measure() -> list[Figure]:
     with tempfile.TemporaryDirectory() as folder:
         database = Database(f"sqlite:///{Path(folder) / 'bench.db'}")
         migrate(database)
-        fill(database, groups=GROUPS, machines_each=MACHINES_EACH)
+        fill(database)
         store = SqlFleetStore(database)
         clock = EngineClock(_Wall(), store)
         engine = Engine(store, clock)
@@ -108,7 +48,7 @@ def measure() -> list[Figure]:
             begun = time.perf_counter()
             assert engine.tick() == 0
             idle.append((time.perf_counter() - begun) * 1000)
-            machine = MachineId(f"m_g_{number}_050")
+            machine = MachineId(machine_id(number, 50))
             store.observe(machine, Sighting(health=flip[0]), now=clock.now())
             begun = time.perf_counter()
             assert engine.tick() == 1
