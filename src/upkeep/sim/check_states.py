@@ -1,21 +1,11 @@
 """What the rows say must be true, and nothing may be left lying about.
 
 A machine called updated has served on the target since the call ended; one called rolled back is
-on the version it had, which was healthy once; each outdated machine has an action or a hold; no
-hold has run out; no claim outlives the health of its machine.
+on the version it had, which was healthy once; no claim outlives the health of its machine.
 """
 
-from upkeep.core.model import (
-    Hold,
-    Lifecycle,
-    Machine,
-    MachineId,
-    System,
-    Task,
-    Verb,
-)
+from upkeep.core.model import Task, Verb
 from upkeep.core.task import TaskState
-from upkeep.core.version import is_older, latest
 from upkeep.platforms.simulated import Call, SimulatedMachine
 from upkeep.sim.checkers import TAKES_DOWN, BlindChecker, Commit, Facts, RuleBroken, subject
 from upkeep.sim.world import Truth
@@ -43,7 +33,6 @@ class StateChecker(BlindChecker):
     def committed(self, commit: Commit) -> None:
         for task, before in commit.moved:
             self._task(task, before)
-        self._holds(commit)
         for action in commit.plan.actions:
             task = self.facts.tasks[(action.rollout, action.machine)]
             if task.state is TaskState.ROLLING_BACK and not task.surge:
@@ -84,26 +73,6 @@ class StateChecker(BlindChecker):
         if (self.facts.world.image_of(group), version) not in self.facts.world.once_healthy:
             raise RuleBroken("ROLLBACK", f"{task.machine} goes to {version}, never healthy")
 
-    def _holds(self, commit: Commit) -> None:
-        holds: dict[tuple[MachineId, System], Hold] = {}
-        held = set()
-        for hold in commit.plan.holds:
-            if (hold.machine, hold.system) in holds:
-                raise RuleBroken("HOLD_TWICE", f"{hold.machine}: {hold.reason}")
-            holds[(hold.machine, hold.system)] = hold
-            held.add(hold.machine)
-            if hold.until is not None and hold.until <= commit.now:
-                raise RuleBroken("HOLD_PAST", f"{hold.machine}: {hold.reason} {hold.until}")
-        row = self.facts.store.groups[commit.plan.group.id]
-        target = latest(self.facts.store.catalogue.of(row.group.image_name))
-        if target is None:
-            return
-        for machine in row.machines.values():
-            if machine.id in held or not _outdated(machine, target):
-                continue
-            if machine.id not in self.facts.at_work:
-                raise RuleBroken("HELD", f"{machine.name} is outdated: no action and no hold")
-
     def looked(self) -> None:
         """Claims of machines that have been well for long, and holds that have run out."""
         facts = self.facts
@@ -120,11 +89,3 @@ class StateChecker(BlindChecker):
                 if truth.serves and now - well_since > long and machine_id not in facts.in_hand:
                     health = row.machines[machine_id].health
                     raise RuleBroken("CLAIM_LEFT", f"{budget}: {truth.name} is well ({health})")
-
-
-def _outdated(machine: Machine, target: str) -> bool:
-    return (
-        machine.lifecycle is Lifecycle.PRESENT
-        and bool(machine.image)
-        and is_older(machine.image, target)
-    )

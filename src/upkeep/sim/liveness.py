@@ -15,9 +15,6 @@ from upkeep.sim.memory_rows import GroupRow
 FOR_GOOD = frozenset(
     {
         HoldReason.AUTO_UPGRADE_OFF,
-        HoldReason.VERSION_BAD,
-        HoldReason.ROLLOUT_CANCELLED,
-        HoldReason.RETRIES_SPENT,
         HoldReason.PROTECTED,
         HoldReason.OPTED_OUT,
         HoldReason.SKIP_REQUESTED,

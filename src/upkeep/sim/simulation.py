@@ -17,6 +17,7 @@ from upkeep.core.version import ImageVersion
 from upkeep.platforms.simulated import Course, SimulatedMachine, SimulatedPlatform
 from upkeep.platforms.simulated import Verb as PlatformVerb
 from upkeep.sim.check_budgets import BudgetChecker
+from upkeep.sim.check_holds import HoldChecker
 from upkeep.sim.check_journal import JournalChecker
 from upkeep.sim.check_starts import BatchChecker, StartChecker
 from upkeep.sim.check_states import StateChecker
@@ -128,6 +129,7 @@ class Simulation:
             BatchChecker(self.facts),
             JournalChecker(self.facts),
             StateChecker(self.facts),
+            HoldChecker(self.facts),
         ]
         self._connect()
 

@@ -1,0 +1,114 @@
+"""Always to know why: each outdated machine has an action or a hold, and what holds say is true.
+
+The reasons are held against the rows and against what people asked for, each worked out here
+anew.  A reason about other machines (the batch before is open) is left to liveness.
+"""
+
+from datetime import datetime
+
+from upkeep.core.model import (
+    Health,
+    Hold,
+    HoldReason,
+    Lifecycle,
+    Machine,
+    MachineId,
+    System,
+)
+from upkeep.core.version import is_older, latest
+from upkeep.sim.check_budgets import limit_of
+from upkeep.sim.check_starts import inside
+from upkeep.sim.checkers import BlindChecker, Commit, Facts, RuleBroken
+
+
+class HoldChecker(BlindChecker):
+    def __init__(self, facts: Facts) -> None:
+        super().__init__(facts)
+        self._rules = {rule.id: (rule, selector) for rule, selector in facts.drawing.budgets}
+        self._times = {g.group.id: (g.blackouts, g.windows) for g in facts.drawing.groups}
+
+    def committed(self, commit: Commit) -> None:
+        holds: set[tuple[MachineId, System]] = set()
+        rows = self.facts.store.groups[commit.plan.group.id].machines
+        for hold in commit.plan.holds:
+            key = (hold.machine, hold.system)
+            if key in holds:
+                raise RuleBroken("HOLD_TWICE", f"{hold.machine}: {hold.reason}")
+            holds.add(key)
+            if hold.until is not None and hold.until <= commit.now:
+                raise RuleBroken("HOLD_PAST", f"{hold.machine}: {hold.reason} {hold.until}")
+            if not self._is_true(commit, hold, rows[hold.machine]):
+                raise RuleBroken("HOLD_UNTRUE", f"{hold.machine}: {hold.reason}, {hold.lifted_by}")
+        self._all_explained(commit, {machine for machine, _ in holds})
+
+    def _all_explained(self, commit: Commit, held: set[MachineId]) -> None:
+        row = self.facts.store.groups[commit.plan.group.id]
+        target = latest(self.facts.store.catalogue.of(row.group.image_name))
+        if target is None:
+            return
+        for machine in row.machines.values():
+            if machine.id in held or not _outdated(machine, target):
+                continue
+            if machine.id not in self.facts.at_work:
+                raise RuleBroken("HELD", f"{machine.name} is outdated: no action and no hold")
+
+    def _is_true(self, commit: Commit, hold: Hold, machine: Machine) -> bool:
+        group, facts = commit.plan.group, self.facts
+        match hold.reason:
+            case HoldReason.BUDGET_SPENT:
+                return self._is_spent(commit, hold, machine)
+            case HoldReason.UNREACHABLE:
+                return machine.health is Health.UNKNOWN
+            case HoldReason.INITIALIZING:
+                return machine.health is Health.INITIALIZING
+            case HoldReason.PROTECTED:
+                return machine.protected
+            case HoldReason.OPTED_OUT:
+                return machine.opted_out
+            case HoldReason.MACHINE_STOPPED:
+                return machine.lifecycle is not Lifecycle.PRESENT
+            case HoldReason.AUTO_UPGRADE_OFF:
+                return not group.auto_upgrade
+            case HoldReason.PAUSED:
+                theirs = [r.id for r in facts.rollouts.values() if r.group == group.id]
+                return any(name in facts.paused for name in (group.id, *theirs))
+            case HoldReason.BLACKOUT | HoldReason.OUTSIDE_WINDOW:
+                return self._is_out_of_time(hold, machine, commit.now)
+            case _:
+                return True
+
+    def _is_out_of_time(self, hold: Hold, machine: Machine, now: datetime) -> bool:
+        blackouts, windows = self._times[self.facts.store.group_of[machine.id]]
+        if hold.reason is HoldReason.BLACKOUT:
+            return any(inside(blackout, now) for blackout in blackouts)
+        return windows is not None and not any(inside(window, now) for window in windows)
+
+    def _is_spent(self, commit: Commit, hold: Hold, machine: Machine) -> bool:
+        """No place is free: counted over all groups from the rows, each machine once."""
+        rule, selector = self._rules[hold.budget]
+        released = {name for budget, name in commit.plan.released if budget == rule.id}
+        size = used = 0
+        for group in selector.groups:
+            row = self.facts.store.groups[group]
+            for other in row.machines.values():
+                away = selector.zone not in ("", other.zone)
+                if away or (rule.per_zone and other.zone != machine.zone):
+                    continue
+                present = other.lifecycle is Lifecycle.PRESENT
+                # A place that was given back in this plan was still taken when it was asked for.
+                claimed = (rule.id, other.id) in row.claims or other.id in released
+                size += present
+                used += claimed or (present and other.health is not Health.HEALTHY)
+        # A machine that leaves in this plan was still part of the size.
+        return used >= limit_of(rule, size) or self._leaves(commit)
+
+    def _leaves(self, commit: Commit) -> bool:
+        return any(m.lifecycle is not Lifecycle.PRESENT for m in commit.plan.machines)
+
+
+def _outdated(machine: Machine, target: str) -> bool:
+    return (
+        machine.lifecycle is Lifecycle.PRESENT
+        and bool(machine.image)
+        and is_older(machine.image, target)
+    )
