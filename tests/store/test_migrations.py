@@ -1,8 +1,5 @@
 """Migrations: what they end at is tables.py, on each database; and each is applied once."""
 
-import sys
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,30 +10,6 @@ from sqlalchemy import Connection, inspect
 from upkeep.store.database import Database
 from upkeep.store.migrate import migrate
 from upkeep.store.tables import metadata
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "contract"))
-
-from postgres import cluster
-
-
-@pytest.fixture(scope="module")
-def postgres_url() -> Iterator[str]:
-    with cluster() as url:
-        yield url
-
-
-@pytest.fixture(params=["sqlite", "postgres"])
-def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Database]:
-    """Empty: every test in this file leaves a PostgreSQL without tables behind it."""
-    if request.param == "sqlite":
-        database = Database(f"sqlite:///{tmp_path / 'fleet.db'}")
-    else:
-        database = Database(request.getfixturevalue("postgres_url"))
-    yield database
-    with database.write() as connection:
-        metadata.drop_all(connection)
-        connection.exec_driver_sql("DROP TABLE IF EXISTS alembic_version")
-    database.close()
 
 
 def differences(connection: Connection) -> list[object]:
