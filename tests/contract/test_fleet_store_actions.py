@@ -200,17 +200,28 @@ def test_health_that_was_about_to_begin_keeps_its_since(fleet: Backend) -> None:
     assert seen(fleet, "m_a_0", now=at(3)).health_since == at(1)
 
 
+def test_a_failure_of_which_nothing_was_seen_begins_the_watch_anew_too(fleet: Backend) -> None:
+    """Else the machine, which may never have gone down, would be about to start for ever."""
+    begin(fleet, replacing(0))
+    (leased,) = claim(fleet, now=at(1))
+    assert fleet.store.finish_action(
+        leased.action.key, fence=leased.fence, result=REFUSED, now=at(2)
+    )
+    (watched,) = fleet.store.watched([leased.action.machine])
+    assert (watched.watch_from, watched.health) == (at(2), Health.INITIALIZING)
+
+
 @pytest.mark.parametrize("power", [Power.ABSENT, Power.UNKNOWN])
 def test_what_the_platform_cannot_say_is_not_written(fleet: Backend, power: Power) -> None:
     begin(fleet, replacing(0))
     (leased,) = claim(fleet, now=at(1))
     before = seen(fleet, "m_a_0", now=at(1))
+    assert before.health is Health.INITIALIZING
     result = done("a-0", power=power, image_version="", boots=9)
     assert fleet.store.finish_action(
         leased.action.key, fence=leased.fence, result=result, now=at(2)
     )
     assert seen(fleet, "m_a_0", now=at(2)) == before
-    assert fleet.store.watched([before.id])[0].watch_from == START
 
 
 def test_a_status_from_before_the_last_start_is_not_written(fleet: Backend) -> None:

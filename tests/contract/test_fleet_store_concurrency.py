@@ -33,7 +33,7 @@ from fleet_stores import (
 )
 from sqlalchemy import event, select
 
-from upkeep.core.model import Action, BudgetId, Health, HoldReason, MachineId, Plan, Verb
+from upkeep.core.model import Action, BudgetId, Group, Health, HoldReason, MachineId, Plan, Verb
 from upkeep.engine.fleet_store import ActionResult, LeasedAction, Sighting
 from upkeep.store import groups
 from upkeep.store import tables as t
@@ -190,6 +190,35 @@ def test_the_last_place_goes_to_one_group(backend: SqlBackend) -> None:
         assert commit(backend, winner, now=at(number), released=given_back, holds=(spent,))
 
 
+def plan_often(backend: SqlBackend, group: Group) -> None:
+    """Plans that touch every machine, give all places back and take others, in no order."""
+    rollout = a_rollout(group, 1, now=START)
+    for number in range(ROUNDS):
+        snapshot = look(backend, group.id, now=at(number))
+        held = {claim.machine for claim in snapshot.claims}
+        names = [m.id for m in snapshot.machines]
+        claims = [
+            a_claim(budget, name, rollout, now=at(number))
+            for name in reversed(names[number % 3 :: 3])
+            if name not in held
+            for budget in ("y", "x", group.name)
+        ]
+        actions = [
+            an_action(rollout, name, Verb.RESTART, attempt=number) for name in reversed(names)
+        ]
+        commit(
+            backend,
+            group.id,
+            now=at(number),
+            rollouts=(rollout,),
+            machines=snapshot.machines,
+            claims=tuple(claims),
+            released=tuple((c.budget, c.machine) for c in snapshot.claims),
+            actions=tuple(actions),
+            holds=tuple(a_hold(n, HoldReason.BUDGET_SPENT, budget="x") for n in names),
+        )
+
+
 def test_plans_sightings_outcomes_and_operators_end_in_no_deadlock(backend: SqlBackend) -> None:
     """Each of them locks some of the same actions, budgets, groups and machines."""
     ended: list[str] = []
@@ -200,34 +229,7 @@ def test_plans_sightings_outcomes_and_operators_end_in_no_deadlock(backend: SqlB
     for name in ("x", "y"):
         backend.add_budget(a_budget(name, max_down=9), A.id, B.id, now=START)
 
-    def plan(group: Any) -> None:
-        rollout = a_rollout(group, 1, now=START)
-        for number in range(ROUNDS):
-            snapshot = look(backend, group.id, now=at(number))
-            held = {claim.machine for claim in snapshot.claims}
-            names = [m.id for m in snapshot.machines]
-            claims = [
-                a_claim(budget, name, rollout, now=at(number))
-                for name in reversed(names[number % 3 :: 3])
-                if name not in held
-                for budget in ("y", "x", group.name)
-            ]
-            actions = [
-                an_action(rollout, name, Verb.RESTART, attempt=number) for name in reversed(names)
-            ]
-            commit(
-                backend,
-                group.id,
-                now=at(number),
-                rollouts=(rollout,),
-                machines=snapshot.machines,
-                claims=tuple(claims),
-                released=tuple((c.budget, c.machine) for c in snapshot.claims),
-                actions=tuple(actions),
-                holds=tuple(a_hold(n, HoldReason.BUDGET_SPENT, budget="x") for n in names),
-            )
-
-    def watch(group: Any) -> None:
+    def watch(group: Group) -> None:
         for number in range(6 * ROUNDS):
             health = (Health.HEALTHY, Health.UNHEALTHY, Health.UNKNOWN)[number % 3]
             machine = MachineId(f"m_{group.name}_{number % 6}")
@@ -250,7 +252,14 @@ def test_plans_sightings_outcomes_and_operators_end_in_no_deadlock(backend: SqlB
                 policy = connection.execute(select(row.policy).where(row.id == A.id)).scalar_one()
                 groups.change(connection, A.id, {"policy": policy}, now=at(number))
 
-    at_once(lambda: plan(A), lambda: plan(B), lambda: watch(A), lambda: watch(B), execute, operate)
+    at_once(
+        lambda: plan_often(backend, A),
+        lambda: plan_often(backend, B),
+        lambda: watch(A),
+        lambda: watch(B),
+        execute,
+        operate,
+    )
     assert ended == []
     assert {b for b, version in versions(backend).items() if version == 0} == set()
 

@@ -118,7 +118,10 @@ class FleetStore(Protocol):
     """See the module text.  Methods raise `StoreError` only for a broken database."""
 
     def due_groups(self, now: datetime, limit: int) -> Sequence[GroupId]:
-        """Groups that were marked, or whose `next_wake` has come; longest due first."""
+        """Groups that were marked, or whose `next_wake` has come; longest due first.
+
+        A group that is marked again keeps its place.
+        """
         ...
 
     def next_wake(self) -> datetime | None:
@@ -130,6 +133,8 @@ class FleetStore(Protocol):
     ) -> tuple[Snapshot, ReadMark] | None:
         """The group at this moment in a fixed number of queries; None if it is gone.
 
+        Tuples are in id order: claims by budget and machine, domains by kind and name.  Calls and
+        blackouts are in the order of time, ended rollouts newest first.
         Only reads: a tick that has nothing to write costs no disk flush.
         """
         ...
@@ -151,8 +156,9 @@ class FleetStore(Protocol):
     ) -> Sequence[LeasedAction]:
         """Take up to `limit` actions that are ready or whose lease has run out, oldest first.
 
-        A claimed action of a disruptive verb sets its machine's health to INITIALIZING, so that
-        nothing seen before it can be mistaken for health after it.
+        A claimed action sets its machine's health to INITIALIZING, so that nothing seen before
+        it can be mistaken for health after it (`core.health.renews_health`).  Draining is the
+        agent's and is never claimed; actions of deleted machines are nobody's any more.
         """
         ...
 
@@ -169,9 +175,11 @@ class FleetStore(Protocol):
     def finish_action(self, key: str, *, fence: int, result: ActionResult, now: datetime) -> bool:
         """Record the outcome, once, and mark the group.
 
-        With a status, writes image, kept version, boots and address; sets the machine's health
-        to INITIALIZING and moves its `watch_from` to now: the prober begins anew.
-        An outcome with an old fence moves no task (returns False) but updates what was observed.
+        Sets the machine's health to INITIALIZING and moves its `watch_from` to now: the prober
+        begins anew, whatever came of the action.  With a status that is not older than what is
+        known, writes image, kept version, boots, power and address.
+        An outcome with an old fence moves no task (returns False) and begins no watch, but
+        updates what was observed.
         """
         ...
 
@@ -189,7 +197,10 @@ class FleetStore(Protocol):
         ...
 
     def park_group(self, group: GroupId, *, trace: str, until: datetime) -> None:
-        """Keep the trace in the group's history and leave the group alone until then."""
+        """Keep the trace in the group's history and leave the group alone until then.
+
+        Marks do not end it; a plan that is written does.
+        """
         ...
 
     def watched(self, machines: Sequence[MachineId] | None = None) -> Sequence[WatchedMachine]:

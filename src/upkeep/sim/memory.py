@@ -355,8 +355,9 @@ class MemoryStore:
         current = row.state is ActionState.LEASED and row.fence == fence
         machine = group.machines.get(row.action.machine)
         if machine is not None and result.status is not None:
-            self._write_status(group, machine, result.status, current=current, now=now)
+            self._write_status(group, machine, result.status)
         if current:
+            self._begin_watch(group, row.action.machine, now)
             self._record(row, group, result, now)
         self.mark_row(group, now)
         return current
@@ -370,20 +371,11 @@ class MemoryStore:
                 key=key, succeeded=result.succeeded, at=now, kind=result.kind, detail=result.detail
             )
 
-    def _write_status(
-        self,
-        group: GroupRow,
-        machine: Machine,
-        status: MachineStatus,
-        *,
-        current: bool,
-        now: datetime,
-    ) -> None:
+    def _write_status(self, group: GroupRow, machine: Machine, status: MachineStatus) -> None:
         """A status older than what is known (fewer boots) changes nothing."""
         if status.power in (Power.ABSENT, Power.UNKNOWN) or status.boots < machine.boots:
             return
-        extra = group.extras[machine.id]
-        extra.address = status.address
+        group.extras[machine.id].address = status.address
         after = replace(
             machine,
             image=status.image_version,
@@ -391,11 +383,15 @@ class MemoryStore:
             boots=status.boots,
             powered_off=status.power is Power.OFF,
         )
-        if current:
-            extra.watch_from = now
-            if after.health is not Health.INITIALIZING:
-                after = replace(after, health=Health.INITIALIZING, health_since=now)
         self.put_machine(group, after)
+
+    def _begin_watch(self, group: GroupRow, key: MachineId, now: datetime) -> None:
+        machine = group.machines.get(key)
+        if machine is None:
+            return
+        group.extras[key].watch_from = now
+        if machine.health is not Health.INITIALIZING:
+            self.put_machine(group, replace(machine, health=Health.INITIALIZING, health_since=now))
 
     @_write
     def record_drained(self, key: str, *, now: datetime, detail: str = "") -> None:

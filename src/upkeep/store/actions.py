@@ -14,7 +14,7 @@ from sqlalchemy import Connection, Row, case, exists, select, update
 from upkeep.core.health import AGENT_VERBS, renews_health
 from upkeep.core.model import Action, GroupId, Health, Lifecycle, MachineId, RolloutId, Verb
 from upkeep.engine.fleet_store import ActionResult, LeasedAction
-from upkeep.ports import Power
+from upkeep.ports import MachineStatus, Power
 from upkeep.store import tables as t
 from upkeep.store.budget_rows import lock_budgets, recount
 from upkeep.store.database import to_us
@@ -172,7 +172,7 @@ def finish(
     is_mine = row.fence == fence and row.state == "leased"
     lock_budgets(connection, [row.machine_id])
     mark(connection, row.group_id, now)
-    _write_status(connection, row, result, now, is_mine=is_mine)
+    _write_status(connection, row.machine_id, result.status)
     if is_mine:
         connection.execute(
             update(t.actions)
@@ -185,49 +185,46 @@ def finish(
                 lease_until=None,
             )
         )
-        begun = exists(
-            select(t.actions.c.key).where(
-                t.actions.c.machine_id == row.machine_id,
-                t.actions.c.ended_at.is_(None),
-                t.actions.c.attempts > 0,
-            )
-        )
-        connection.execute(
-            update(t.machines)
-            .where(t.machines.c.id == row.machine_id)
-            .values(in_work=case((begun, 1), else_=0))
-        )
+        _begin_watch(connection, row.machine_id, now)
     return str(row.group_id), is_mine
 
 
-def _write_status(
-    connection: Connection, row: Row[Any], result: ActionResult, now: datetime, *, is_mine: bool
-) -> None:
+def _write_status(connection: Connection, machine: str, status: MachineStatus | None) -> None:
     """What the platform said of the machine is true whoever asked, unless it is old.
 
-    Fewer starts than are known mean that it was said before the last work.  Only the action's
-    present holder begins the watch over health anew.
+    Fewer starts than are known mean that it was said before the last work.
     """
-    status = result.status
     if status is None or status.power in (Power.ABSENT, Power.UNKNOWN):
         return
-    values: dict[str, Any] = {
-        "image": status.image_version,
-        "kept": status.kept_version,
-        "boots": status.boots,
-        "address": status.address,
-        "powered_off": int(status.power is Power.OFF),
-    }
-    if is_mine:
-        values |= _renewed(now) | {"watch_from": to_us(now)}
     m = t.machines.c
     connection.execute(
         update(t.machines)
-        .where(m.id == row.machine_id, m.boots <= status.boots, m.lifecycle != Lifecycle.DELETED)
-        .values(values)
+        .where(m.id == machine, m.boots <= status.boots, m.lifecycle != Lifecycle.DELETED)
+        .values(
+            image=status.image_version,
+            kept=status.kept_version,
+            boots=status.boots,
+            address=status.address,
+            powered_off=int(status.power is Power.OFF),
+        )
     )
-    if is_mine:
-        recount(connection, [row.machine_id], now=now)
+
+
+def _begin_watch(connection: Connection, machine: str, now: datetime) -> None:
+    """An action has ended: whatever it did, what was seen before it says nothing of now."""
+    begun = exists(
+        select(t.actions.c.key).where(
+            t.actions.c.machine_id == machine,
+            t.actions.c.ended_at.is_(None),
+            t.actions.c.attempts > 0,
+        )
+    )
+    connection.execute(
+        update(t.machines)
+        .where(t.machines.c.id == machine, t.machines.c.lifecycle != Lifecycle.DELETED)
+        .values(in_work=case((begun, 1), else_=0), watch_from=to_us(now), **_renewed(now))
+    )
+    recount(connection, [machine], now=now)
 
 
 def mailbox(connection: Connection, machine: str) -> Sequence[Row[Any]]:
