@@ -7,6 +7,8 @@ import pytest
 from tests.core.story import START, Story, a_group, machines_of, one_version_newer, reasons, share
 
 from upkeep.core.model import (
+    Budget,
+    BudgetId,
     GroupKind,
     Health,
     HoldReason,
@@ -296,3 +298,30 @@ def test_a_scale_set_budget_counts_a_machine_made_but_not_yet_healthy() -> None:
     story.call(Verb.RESTART, "m0")
     story.rest()
     assert reasons(story) == {"m0": HoldReason.BUDGET_SPENT}
+
+
+NOBODY = Budget(id=BudgetId("bu_none"), name="none", max_down=0, size={})
+
+
+def test_who_has_left_the_group_is_removed_though_another_removal_waits_for_a_budget() -> None:
+    story = scale_set(5, capacity=4)
+    story.budgets = (NOBODY,)
+    story.run(minutes=5)
+    assert story.hold("m4") is HoldReason.BUDGET_SPENT
+    story.change("m0", lifecycle=Lifecycle.DELETING)
+    story.group = replace(story.group, capacity=3)
+    story.rest()
+    assert story.sent(Verb.DELETE) == ["m0"]
+
+
+def test_a_removal_that_waits_is_dropped_when_the_capacity_is_raised_again() -> None:
+    story = scale_set(5, capacity=4)
+    story.budgets = (NOBODY,)
+    story.run(minutes=5)
+    resize(story, 5)
+    story.budgets = (share(20),)
+    story.rest()
+    story.run_on(minutes=5)
+    assert story.sent(Verb.DELETE) == []
+    assert story.sent(Verb.CREATE) == []
+    assert story.rollout().state is RolloutState.COMPLETED

@@ -438,7 +438,7 @@ class Snapshot:
     """All that is known of one group at one moment.
 
     Attributes:
-        rollouts: the open ones; at most one OS image rollout and one scale rollout.
+        rollouts: the open ones; at most one OS image rollout.
         past: the ended rollouts of the last two months, newest first.
         outcomes: of the actions that the tasks of open rollouts wait for, by key.
         windows: occurrences in which disruptive work may start; empty means always.

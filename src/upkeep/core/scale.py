@@ -20,10 +20,12 @@ from upkeep.core.model import (
     MachineId,
     RolloutCode,
     System,
+    Task,
     Verb,
 )
+from upkeep.core.refusals import SOON
 from upkeep.core.systems.os_image import version_for_new_machine
-from upkeep.core.task import TERMINAL
+from upkeep.core.task import TERMINAL, Signal, TaskState
 
 # After machines that could not be made or removed: how long until the next try, doubled each
 # time up to the last.
@@ -33,16 +35,21 @@ RETRY_MAX = timedelta(hours=1)
 
 def propose(draft: Draft) -> None:
     group = draft.group
-    if group.kind is not GroupKind.SCALE_SET or draft.open_rollouts(System.SCALE):
+    if group.kind is not GroupKind.SCALE_SET:
         return
+    # Nobody serves on them any more, so they never wait behind other work of scaling.
+    if (leaving := _leaving(draft)) and _may_try(draft, Verb.DELETE):
+        _begin(draft, Verb.DELETE, leaving, target="")
     not_counted = _called_away(draft) | _standing_in(draft)
-    leaving = [m for m in draft.machines.values() if m.lifecycle is Lifecycle.DELETING]
     live = [
         m for m in draft.machines.values() if m.lifecycle not in _GONE and m.id not in not_counted
     ]
-    unwanted = leaving or _surplus(live, max(0, len(live) - group.capacity))
-    if unwanted and _may_try(draft, Verb.DELETE):
-        _begin(draft, Verb.DELETE, sorted(unwanted, key=lambda m: m.id), target="")
+    surplus = max(0, len(live) - group.capacity)
+    _keep_who_is_wanted_again(draft, surplus)
+    if draft.open_rollouts(System.SCALE):
+        return
+    if surplus and _may_try(draft, Verb.DELETE):
+        _begin(draft, Verb.DELETE, _surplus(live, surplus), target="")
     elif len(live) < group.capacity and _may_try(draft, Verb.CREATE):
         version = version_for_new_machine(draft)
         if version is None:
@@ -51,6 +58,42 @@ def propose(draft: Draft) -> None:
         _begin(draft, Verb.CREATE, made, target=version)
     elif (off := _switched_off(draft, live)) and _may_try(draft, Verb.START):
         _begin(draft, Verb.START, off, target="")
+
+
+def _leaving(draft: Draft) -> list[Machine]:
+    """Machines that left the group and are still there, in no open rollout of scaling."""
+    under_way = {task.machine for task in _open_tasks(draft)}
+    return sorted(
+        (
+            m
+            for m in draft.machines.values()
+            if m.lifecycle is Lifecycle.DELETING and m.id not in under_way
+        ),
+        key=lambda m: m.id,
+    )
+
+
+def _open_tasks(draft: Draft) -> list[Task]:
+    return [
+        task
+        for rollout in draft.open_rollouts(System.SCALE)
+        for task in draft.tasks_of(rollout)
+        if task.state not in TERMINAL
+    ]
+
+
+def _keep_who_is_wanted_again(draft: Draft, surplus: int) -> None:
+    """Removals that still wait (for a budget, say) when the capacity was raised are dropped."""
+    waiting = [
+        task
+        for task in _open_tasks(draft)
+        if draft.rollouts[task.rollout].verb is Verb.DELETE
+        and task.state is TaskState.HELD
+        and draft.machines[task.machine].lifecycle is Lifecycle.PRESENT
+    ]
+    for task in waiting[surplus:]:
+        draft.move(task, Signal.CANCEL, detail="the capacity has room for it again")
+        draft.wake_at(draft.now + SOON)
 
 
 def _switched_off(draft: Draft, live: list[Machine]) -> list[Machine]:

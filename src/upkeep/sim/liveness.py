@@ -24,6 +24,7 @@ FOR_GOOD = frozenset(
 _AFTER_OTHERS = frozenset(
     {
         HoldReason.RETRY_LATER,
+        HoldReason.RETRIES_SPENT,
         HoldReason.NOT_IN_ROLLOUT,
         HoldReason.BATCH_OPEN,
         HoldReason.FAILED_HERE,
