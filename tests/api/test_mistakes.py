@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import os
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,8 +16,11 @@ from tests.api.agent_by_hand import eventually
 
 from upkeep.catalogue.blobs import BlobStore
 from upkeep.engine.prober import NetworkProber
+from upkeep.platforms.commands import run_command
 from upkeep.ports import DriverError, DriverErrorKind
+from upkeep.server.main import serve
 from upkeep.server.provision import StoreProvisioner
+from upkeep.server.settings import ServerSettings, SettingsError
 from upkeep.store import tables as t
 
 PROBE = {"protocol": "http", "port": 8080, "path": "/health"}
@@ -240,6 +244,42 @@ def test_an_image_whose_file_or_format_is_gone_says_what_to_do(
             makes.find_image("web", version, platform)
         assert refused.value.kind is DriverErrorKind.BAD_IMAGE
         assert words in refused.value.detail
+
+
+# --- Starting -----------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="the platform needs root")
+def test_a_server_whose_platform_lacks_a_command_names_the_package_and_does_not_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    settings = ServerSettings(
+        state_dir=str(tmp_path / "state"), platforms=("nspawn",), bridge="upkeep-none"
+    )
+    with pytest.raises(SettingsError, match=r"command ip is missing.*apt-get install iproute2"):
+        serve(settings)
+
+
+def test_a_command_that_is_missing_names_its_package() -> None:
+    with pytest.raises(DriverError) as refused:
+        run_command(["upkeep-no-such-command"], package="some-package")
+    assert refused.value.kind is DriverErrorKind.TOOL_MISSING
+    assert "apt-get install some-package" in refused.value.detail
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"state_dir": "/proc/nowhere"}, "set another state_dir"),
+        ({"database": "sqlite:////nowhere/at/all.db"}, "the database: .* files cannot be written"),
+    ],
+)
+def test_a_server_that_cannot_keep_its_state_does_not_start(
+    tmp_path: Path, settings: dict[str, str], words: str
+) -> None:
+    with pytest.raises(SettingsError, match=words):
+        serve(ServerSettings(**{"state_dir": str(tmp_path), **settings}, platforms=("agent_only",)))
 
 
 # --- Probes ---------------------------------------------------------------------------------------

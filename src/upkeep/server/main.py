@@ -34,7 +34,7 @@ from upkeep.engine.health_watch import HealthWatch
 from upkeep.engine.prober import NetworkProber, ProbeLoop
 from upkeep.platforms.bridge import Bridge
 from upkeep.platforms.simulated_host import SimulatedHost
-from upkeep.ports import Platform
+from upkeep.ports import DriverError, Platform
 from upkeep.server.provision import StoreProvisioner
 from upkeep.server.runner import Runner
 from upkeep.server.settings import ServerSettings, SettingsError, split_address
@@ -85,6 +85,8 @@ def serve(settings: ServerSettings) -> int:
         database, server = _assemble(settings)
     except CertificateError as error:
         raise SettingsError(str(error)) from error
+    except DriverError as error:
+        raise SettingsError(f"{error.detail}; or leave its platform out") from error
     except OSError as error:
         raise SettingsError(f"{error}; see to that file or set another state_dir") from error
     except SQLAlchemyError as error:
