@@ -200,7 +200,9 @@ def replicate(
     now = services.clock.now()
     with services.database.write() as connection:
         _find_version(connection, image, version)
-        marked = images.replicate(connection, image, version, data.regions, now=now)
+        marked = images.replicate(
+            connection, image, version, data.regions, now=now, state=services.replication
+        )
         view = _views(connection, [_find(connection, image)])[0]
     services.announce(*marked)
     return view
@@ -255,9 +257,12 @@ def _write_version(
                 size=blob.size,
                 regions=regions,
                 now=now,
+                state=services.replication,
             )
         elif regions:
-            marked = images.replicate(connection, image, version, regions, now=now)
+            marked = images.replicate(
+                connection, image, version, regions, now=now, state=services.replication
+            )
         image_view = _views(connection, [_find(connection, image)])[0]
     services.announce(*marked)
     view = next(v for v in image_view.versions if (v.version, v.format) == (version, format))

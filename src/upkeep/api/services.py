@@ -14,6 +14,7 @@ from pathlib import Path
 from upkeep.api.certificates import Certificates
 from upkeep.api.change_feed import ChangeFeed
 from upkeep.catalogue.blobs import BlobStore
+from upkeep.core.version import ReplicationState
 from upkeep.engine.clock import EngineClock
 from upkeep.engine.health_watch import HealthWatch
 from upkeep.ports import Ids
@@ -46,6 +47,8 @@ class Services:
     platforms: the platforms that this server drives, `agent_only` aside.
     wake: the engine should look for due groups now; from any thread.
     is_ready: the engine's loop has run.
+    replication: the state in which a published version begins; REPLICATING where somebody brings
+        it to the hypervisors first (`server/staging.py`).
     """
 
     database: Database
@@ -62,6 +65,7 @@ class Services:
     wake: Callable[[], None]
     is_ready: Callable[[], bool]
     agent_times: AgentTimes = field(default_factory=AgentTimes)
+    replication: ReplicationState = ReplicationState.COMPLETED
 
     def announce(self, *groups: str) -> None:
         """Groups were marked by a committed transaction of a handler."""

@@ -64,7 +64,7 @@ class Staging:
 
     def _bring(self, image: str, version: str, region: str) -> None:
         state, note = ReplicationState.COMPLETED, ""
-        for platform in self._users(image, region):
+        for platform in self._users(image, version, region):
             driver = self._platforms.get(platform)
             if not isinstance(driver, Stager):
                 continue
@@ -89,8 +89,11 @@ class Staging:
         for group in groups:
             self._store.wake(group)
 
-    def _users(self, image: str, region: str) -> list[str]:
+    def _users(self, image: str, version: str, region: str) -> list[str]:
         """Platforms with groups of this image in the region, whose format the version has."""
+        formats = select(t.image_versions.c.format).where(
+            t.image_versions.c.image_name == image, t.image_versions.c.version == version
+        )
         query = (
             select(t.groups.c.platform)
             .where(
@@ -103,7 +106,8 @@ class Staging:
         )
         with self._store.database.read() as connection:
             names = connection.execute(query).scalars().all()
-        return [name for name in names if name in FORMATS]
+            there = set(connection.execute(formats).scalars())
+        return [name for name in names if FORMATS.get(name) in there]
 
 
 _REPLICATING = (
