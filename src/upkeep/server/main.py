@@ -1,8 +1,8 @@
 """`upkeep serve`: one process with the engine, the API, the agents' protocol and the page.
 
-Order of a start: settings, state directory, database and migrations, own CA, platforms, engine
-threads, and last the sockets; so whoever can connect finds a server that works.  Killed at any
-moment, the next start goes on from the rows; no machine is touched by either.
+Order of a start: settings, state directory and its lock, database and migrations, own CA,
+platforms, engine threads, and last the sockets; so whoever can connect finds a server that works.
+Killed at any moment, the next start goes on from the rows; no machine is touched by either.
 """
 
 import asyncio
@@ -28,6 +28,7 @@ from upkeep.api.serve_http import EdgeServer, keep_large_blocks_apart, raise_fil
 from upkeep.api.services import AGENT_ONLY, Services
 from upkeep.catalogue.blobs import BlobStore
 from upkeep.core.model import Plan
+from upkeep.core.version import ReplicationState
 from upkeep.engine.clock import EngineClock
 from upkeep.engine.executor import Executor
 from upkeep.engine.health_watch import HealthWatch
@@ -38,6 +39,7 @@ from upkeep.ports import DriverError, Platform
 from upkeep.server.provision import StoreProvisioner
 from upkeep.server.runner import Runner
 from upkeep.server.settings import ServerSettings, SettingsError, split_address
+from upkeep.server.sole import end_dead_leases, hold_state
 from upkeep.server.staging import Staging
 from upkeep.server.survey import Survey
 from upkeep.store.database import Database
@@ -109,6 +111,8 @@ def serve(settings: ServerSettings) -> int:
 
 def _assemble(settings: ServerSettings) -> tuple[Database, "_Assembly"]:
     prepare_state(settings.state)
+    # Never given back: what workers are doing may go on until the very end of the process.
+    hold_state(settings.state)
     database = Database(settings.database_url)
     migrate(database)
     return database, _Assembly(settings, database)
@@ -180,9 +184,14 @@ class _Assembly:
             platforms=frozenset(platforms),
             wake=self._runner.reload_watch,
             is_ready=lambda: self._runner.ticks > 0,
+            replication=ReplicationState.REPLICATING,
         )
 
     def start(self) -> None:
+        if not self._settings.database and (
+            ended := end_dead_leases(self._database, now=self._clock.now())
+        ):
+            log.info("the server before had %d actions in hand; they are taken up", ended)
         self._runner.start()
         self._probes.start()
 
@@ -238,7 +247,7 @@ def _open_nspawn(root: Path, bridge: Bridge) -> Platform:
     if os.geteuid() != 0:
         raise SettingsError("platform nspawn needs root: start the server as root, or leave it out")
     root.mkdir(exist_ok=True, mode=0o700)
-    bridge.ensure(root)
+    _ensure(bridge, root)
     return NspawnPlatform(root, bridge=bridge)
 
 
@@ -248,7 +257,16 @@ def _open_libvirt(settings: ServerSettings, bridge: Bridge) -> Platform:
 
     root = settings.state / "libvirt"
     root.mkdir(exist_ok=True, mode=0o711)
+    # Now, not with the first machine: the server may be told to listen on the bridge's address.
+    _ensure(bridge, root)
     return LibvirtPlatform(root, uri=settings.libvirt_uri, bridge=bridge)
+
+
+def _ensure(bridge: Bridge, root: Path) -> None:
+    try:
+        bridge.ensure(root)
+    except DriverError as error:
+        raise SettingsError(f"the bridge of this server's machines: {error.detail}") from error
 
 
 def certificate_names(settings: ServerSettings) -> list[str]:
