@@ -15,6 +15,7 @@ import tarfile
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,7 @@ SERVER_READY_S = 30.0
 SERVER_END_S = 20.0
 # Above anything that a server counts to in one demonstration.
 FENCE_LAST = 1_000_000
+DELETES_AT_ONCE = 8
 
 Progress = Callable[[str], None]
 
@@ -68,13 +70,21 @@ class Stage:
         return self.folder / "server.log"
 
 
-def build_images(stage: Stage, progress: Progress) -> dict[str, BuiltImage]:
-    """Three versions of one image; the last answers 503 to everything."""
+def build_images(
+    stage: Stage, progress: Progress, *, prepare: Callable[[Path], None] = lambda overlay: None
+) -> dict[str, BuiltImage]:
+    """Three versions of one image; the last answers 503 to everything.
+
+    Args:
+        prepare: may lay further files into the overlay of all three.
+    """
     folder, platform = stage.folder, stage.platform
-    broken = folder / "broken"
-    shutil.copytree(OVERLAY, broken)
+    good, broken = folder / "good", folder / "broken"
+    shutil.copytree(OVERLAY, good)
+    prepare(good)
+    shutil.copytree(good, broken)
     (broken / "etc/demo-broken").write_text("This version is meant to fail.\n")
-    overlays = {GOOD: OVERLAY, NEXT: OVERLAY, BROKEN: broken}
+    overlays = {GOOD: good, NEXT: good, BROKEN: broken}
     if platform == SIMULATED:
         return {
             version: build_layers(folder, version, overlay, progress)
@@ -142,9 +152,14 @@ def _clear_host(stage: Stage) -> None:
     )
     if stage.state.exists():
         driver: Any = open_platforms(settings)[stage.platform]
-        for name in driver.names():
-            driver.delete(name, key="the demonstration is over", fence=FENCE_LAST)
+        with ThreadPoolExecutor(DELETES_AT_ONCE) as pool:
+            for deleted in [pool.submit(_delete, driver, name) for name in driver.names()]:
+                deleted.result()
     stage.bridge.remove()
+
+
+def _delete(driver: Any, name: str) -> None:
+    driver.delete(name, key="the demonstration is over", fence=FENCE_LAST)
 
 
 @contextlib.contextmanager
