@@ -245,6 +245,19 @@ def test_a_second_root_does_not_get_a_bridge_in_use(
     other.delete("other", key="d", fence=1)
 
 
+def test_machines_that_come_and_go_leave_the_bridge_its_hardware_address(fleet: Fleet) -> None:
+    """The others know the host by it: another one would cut them off for seconds."""
+    device = Path("/sys/class/net") / NSPAWN_BRIDGE.name
+    first = fleet.create()
+    address = (device / "address").read_text()
+    # Interfaces draw their addresses: among five, one is lower than the first with 5 in 6.
+    others = [fleet.create() for _ in range(4)]
+    assert (device / "address").read_text() == address
+    for name in (first, *others):
+        fleet.platform.stop(name, key=fleet.key(), fence=1)
+    assert (device / "address").read_text() == address
+
+
 def test_nothing_is_left_on_the_host_after_delete(fleet: Fleet) -> None:
     name = fleet.create()
     platform: Any = fleet.platform

@@ -11,6 +11,7 @@ same addresses.
 Example: Bridge() is `upkeep0` with 10.213.0.1/24 and gives out 10.213.0.10 to 10.213.0.254.
 """
 
+import hashlib
 import ipaddress
 import json
 import re
@@ -26,6 +27,8 @@ INTERFACE_NAME_PATTERN = re.compile(r"[a-z][a-z0-9._-]{0,14}")
 # .1 is the bridge; a few more are left to the operator's own things.
 FIRST_OFFSET = 10
 SYS_CLASS_NET = Path("/sys/class/net")
+ADDRESS_WAS_SET = 3  # NET_ADDR_SET, linux/netdevice.h.
+NO_ADDRESS = "00:00:00:00:00:00"  # A bridge whose last port has gone.
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,6 +91,7 @@ class Bridge:
                 retryable=False,
             )
         self._own(device, owner)
+        self._pin_hardware_address(device)
         _ip("address", "replace", self.address, "dev", self.name)
         _ip("link", "set", "dev", self.name, "up")
 
@@ -103,6 +107,22 @@ class Bridge:
                 retryable=False,
             )
         _ip("link", "set", "dev", self.name, "alias", mark)
+
+    def _pin_hardware_address(self, device: Path) -> None:
+        """Keep one hardware address for good.
+
+        Left to itself a bridge takes the lowest of its ports', so a machine that comes or goes
+        can change it, and every other machine then answers to an address that nobody has, for
+        seconds.  Setting it, even to what it is, ends that.
+        """
+        if int((device / "addr_assign_type").read_text()) == ADDRESS_WAS_SET:
+            return
+        found = (device / "address").read_text().strip()
+        if found == NO_ADDRESS:
+            digest = hashlib.sha256(self.name.encode()).digest()
+            # Locally administered, unicast.
+            found = ":".join(f"{byte:02x}" for byte in (0x02, *digest[:5]))
+        _ip("link", "set", "dev", self.name, "address", found)
 
     def remove(self) -> None:
         """Take the bridge away; done already is success."""
