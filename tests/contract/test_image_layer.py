@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from upkeep.catalogue.build import build_image, read_apt_sources
+from upkeep.agent.install import AGENT_PATH, UNIT, UNIT_NAME
+from upkeep.catalogue.build import build_image, compose_tar, read_apt_sources
 from upkeep.catalogue.layer import Layer, TarBase, parse_install
 from upkeep.ports import DriverError, DriverErrorKind
 
@@ -155,3 +156,16 @@ def test_a_built_image_keeps_the_guest_contract(tmp_path: Path) -> None:
     assert (root / "etc/machine-id").read_bytes() == b""
     assert not (root / "etc/hostname").exists()
     assert (root / "sbin").is_symlink(), "the merged /usr is whole"
+
+
+def test_an_image_has_the_unit_that_an_installed_agent_has(tmp_path: Path) -> None:
+    bare, agent, out = tmp_path / "bare.tar", tmp_path / "agent.pyz", tmp_path / "web.tar"
+    tarfile.open(bare, "w").close()
+    agent.write_bytes(b"agent")
+    compose_tar(bare, out, "web", "1.0.1", overlay=None, agent=agent, progress=lambda line: None)
+    unit = f"./etc/systemd/system/{UNIT_NAME}"
+    with tarfile.open(out) as archive:
+        assert archive.extractfile(unit).read().decode() == UNIT
+        link = archive.getmember(f"./etc/systemd/system/multi-user.target.wants/{UNIT_NAME}")
+        assert link.linkname == f"/etc/systemd/system/{UNIT_NAME}"
+        assert archive.getmember(f"./{AGENT_PATH}").mode == 0o755

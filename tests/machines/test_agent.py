@@ -21,9 +21,8 @@ NAMES = ("guests-0", "guests-1")
 # The server's own command line, but restarts are the agent's work and not the platform's: what it
 # would be for machines that upkeep did not make.
 RESTARTS_BY_AGENT = """\
-from upkeep.core.model import Verb
-from upkeep.store import actions
-actions.AGENT_VERBS = (*actions.AGENT_VERBS, Verb.RESTART)
+from upkeep.core import health
+health.AGENT_VERBS |= {health.Verb.RESTART}
 from upkeep.cli.main import main
 main()
 """
@@ -132,6 +131,7 @@ def test_a_restart_by_key_happens_once_though_the_server_dies_before_it_hears(
     name = NAMES[1]
     machine = fleet.poller.seen[name]
     boots = list(machine.boot_ids)
+    (fleet.data(name) / "drain-may-end").touch()
     fleet.kill_server()
     fleet.start_server(program=("-c", RESTARTS_BY_AGENT))
     fleet.wait("healthy machines", lambda: fleet.healthy() == len(NAMES))

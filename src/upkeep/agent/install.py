@@ -21,11 +21,14 @@ UNIT_NAME = "upkeep-agent.service"
 UNIT_PATH = Path("etc/systemd/system") / UNIT_NAME
 SYSTEMCTL_TIMEOUT_S = 60.0
 
+# The one unit of the agent; `catalogue/build.py` bakes it into images as well.  What it names and a
+# machine does not have (a seed, a data volume, our network unit) holds nothing up.  No UMask:
+# first-boot scripts and drain hooks would inherit it, and the agent's own files have their modes.
 UNIT = """\
 [Unit]
 Description=upkeep agent: keeps this machine up to date
 Documentation=man:systemd.service(5)
-After=network.target local-fs.target
+After=network.target local-fs.target upkeep-network.service
 RequiresMountsFor=/var/lib/upkeep /run/upkeep-seed /data
 # The agent is the way back in: never give up on it.
 StartLimitIntervalSec=0
@@ -36,7 +39,6 @@ Restart=always
 RestartSec=2
 # A drain hook or a first-boot script that is cut short is begun again by the next start.
 TimeoutStopSec=10
-UMask=0077
 
 [Install]
 WantedBy=multi-user.target

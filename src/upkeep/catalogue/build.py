@@ -28,6 +28,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from upkeep.agent.install import AGENT_PATH, UNIT, UNIT_NAME
 from upkeep.catalogue import build_vm
 from upkeep.catalogue.layer import Layer, TarBase
 from upkeep.platforms.commands import run_command, tool_missing
@@ -189,8 +190,8 @@ def compose_tar(
         layer.add_directory("data")
         layer.add_link("var/lib/upkeep", "/data/upkeep")
         if agent is not None:
-            layer.add_tree(GUEST_FILES / "agent")
-            layer.add_file("usr/lib/upkeep/agent.pyz", agent.read_bytes(), 0o755)
+            layer.add_unit(UNIT_NAME, UNIT)
+            layer.add_file(AGENT_PATH.as_posix(), agent.read_bytes(), 0o755)
         if overlay is not None:
             layer.add_tree(overlay)
         document = json.dumps({"name": name, "version": version})

@@ -79,13 +79,18 @@ class Layer:
                     self.add_directory(name, stat.S_IMODE(mode))
                 elif stat.S_ISREG(mode):
                     self.add_file(name, path.read_bytes(), stat.S_IMODE(mode))
-                    if os.path.dirname(name) == UNIT_FOLDER:
-                        self._enable(path)
+                    if os.path.dirname(name) == UNIT_FOLDER and name.endswith(UNIT_SUFFIXES):
+                        self._enable(path.name, path.read_text())
 
     def add_file(self, name: str, content: bytes, mode: int) -> None:
         info = self._entry(name, tarfile.REGTYPE, mode)
         info.size = len(content)
         self._archive.addfile(info, io.BytesIO(content))
+
+    def add_unit(self, name: str, text: str) -> None:
+        """A systemd unit, enabled if it says where."""
+        self.add_file(f"{UNIT_FOLDER}/{name}", text.encode(), 0o644)
+        self._enable(name, text)
 
     def add_link(self, name: str, target: str) -> None:
         info = self._entry(name, tarfile.SYMTYPE, 0o777)
@@ -112,21 +117,19 @@ class Layer:
         info.uname = info.gname = "root"
         return info
 
-    def _enable(self, unit: Path) -> None:
-        if not unit.name.endswith(UNIT_SUFFIXES):
-            return
-        for key, value in parse_install(unit.read_text()):
+    def _enable(self, unit: str, text: str) -> None:
+        for key, value in parse_install(text):
             for word in value.split():
                 match key:
                     case "WantedBy":
-                        link = f"{word}.wants/{unit.name}"
+                        link = f"{word}.wants/{unit}"
                     case "RequiredBy":
-                        link = f"{word}.requires/{unit.name}"
+                        link = f"{word}.requires/{unit}"
                     case "Alias":
                         link = word
                     case _:
                         continue
-                self.add_link(f"{UNIT_FOLDER}/{link}", f"/{UNIT_FOLDER}/{unit.name}")
+                self.add_link(f"{UNIT_FOLDER}/{link}", f"/{UNIT_FOLDER}/{unit}")
 
 
 def parse_install(text: str) -> list[tuple[str, str]]:
