@@ -272,6 +272,18 @@ def test_surge_makes_new_machines_first_and_never_has_fewer_up() -> None:
     assert story.sent(Verb.REPLACE_OS_DISK) == []
 
 
+def test_a_stand_in_counts_in_no_budget_before_it_takes_over() -> None:
+    story = surging(10)
+    floor = Budget(id=BudgetId("bu_floor"), name="floor", min_available=10, size={})
+    story.budgets = (floor,)
+    story.call(Verb.RESTART, "m9")
+    story.run(minutes=2)
+    assert len(story.machines) == 12  # Two stand-ins are there and serve nobody yet.
+    assert story.hold("m9") is HoldReason.BUDGET_SPENT
+    story.run_on(minutes=60)
+    assert story.sent(Verb.RESTART) == []
+
+
 def test_surge_without_quota_for_a_batch_is_done_in_place() -> None:
     story = surging(10, quota=10).run(minutes=60)
     assert len(story.sent(Verb.REPLACE_OS_DISK)) == 10
@@ -307,11 +319,11 @@ def test_who_has_left_the_group_is_removed_though_another_removal_waits_for_a_bu
     story = scale_set(5, capacity=4)
     story.budgets = (NOBODY,)
     story.run(minutes=5)
-    assert story.hold("m4") is HoldReason.BUDGET_SPENT
-    story.change("m0", lifecycle=Lifecycle.DELETING)
+    assert story.hold("m0") is HoldReason.BUDGET_SPENT
+    story.change("m1", lifecycle=Lifecycle.DELETING)
     story.group = replace(story.group, capacity=3)
     story.rest()
-    assert story.sent(Verb.DELETE) == ["m0"]
+    assert story.sent(Verb.DELETE) == ["m1"]
 
 
 def test_a_removal_that_waits_is_dropped_when_the_capacity_is_raised_again() -> None:

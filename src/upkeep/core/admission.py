@@ -115,6 +115,10 @@ def _fit_machines(draft: Draft, rollout: Rollout, held: Sequence[Task]) -> list[
         if machine.image == rollout.target and rollout.verb is Verb.REPLACE_OS_DISK:
             draft.move(task, Signal.SKIP, detail="it runs the version already")
             continue
+        if machine.lifecycle is Lifecycle.DELETING and rollout.verb is not Verb.DELETE:
+            draft.move(task, Signal.SKIP, detail="the machine is being removed")
+            draft.wake_at(draft.now + SOON)
+            continue
         refusal = refusal_for_one(draft, rollout, machine) or still_starting(rollout, machine)
         if refusal is None:
             ready.append(machine)

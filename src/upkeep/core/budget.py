@@ -120,17 +120,8 @@ class Ledger:
             zone = self._zone(budget, machine)
             used = self._used.get((budget.id, zone), 0)
             allowed = self._allowed(budget, zone)
-            where = f" in zone {zone}" if zone else ""
             if used + 1 > allowed:
-                return Hold(
-                    machine=machine,
-                    system=system,
-                    reason=HoldReason.BUDGET_SPENT,
-                    budget=budget.id,
-                    priority=priority,
-                    lifted_by=f"budget {budget.name} allows {allowed} down{where}, "
-                    f"and {used} are; a machine seen healthy again gives a place back",
-                )
+                return _spent(budget, zone, used, allowed, machine, system, priority)
             if is_reserved(budget, priority=priority, waiting_since=waiting_since, now=now):
                 return Hold(
                     machine=machine,
@@ -153,6 +144,20 @@ class Ledger:
                     lifted_by=f"budget {budget.name} starts at most {budget.rate} machines "
                     f"in {budget.rate_period}",
                 )
+        return None
+
+    def overdrawn(self, machine: MachineId, *, system: System, priority: Priority) -> Hold | None:
+        """A budget in which the machine counts and more are down than it allows, or None.
+
+        Asked before work begins that took its places some time ago: others may have fallen ill
+        since, or the budget may have become smaller.
+        """
+        for budget in self.of(machine):
+            zone = self._zone(budget, machine)
+            used = self._used.get((budget.id, zone), 0)
+            allowed = self._allowed(budget, zone)
+            if used > allowed:
+                return _spent(budget, zone, used - 1, allowed, machine, system, priority)
         return None
 
     def take(
@@ -210,6 +215,27 @@ class Ledger:
         """What the commit must find unchanged for these claims to stand."""
         wanted = {claim.budget for claim in claims}
         return {budget.id: budget.version for budget in self._budgets if budget.id in wanted}
+
+
+def _spent(
+    budget: Budget,
+    zone: str,
+    used: int,
+    allowed: int,
+    machine: MachineId,
+    system: System,
+    priority: Priority,
+) -> Hold:
+    where = f" in zone {zone}" if zone else ""
+    return Hold(
+        machine=machine,
+        system=system,
+        reason=HoldReason.BUDGET_SPENT,
+        budget=budget.id,
+        priority=priority,
+        lifted_by=f"budget {budget.name} allows {allowed} down{where}, "
+        f"and {used} are; a machine seen healthy again gives a place back",
+    )
 
 
 def is_reserved(

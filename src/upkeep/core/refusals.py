@@ -7,6 +7,7 @@ lost domain, then windows and blackouts), what stops one machine, and last the b
 
 from datetime import datetime, timedelta
 
+from upkeep.core.budget import is_down
 from upkeep.core.draft import Draft
 from upkeep.core.model import (
     Health,
@@ -153,3 +154,14 @@ def take_claims(draft: Draft, rollout: Rollout, machine: Machine) -> bool:
     if overdraft:
         draft.tell(f"{machine.name} is taken over budget: the call was forced")
     return True
+
+
+def no_place_now(draft: Draft, rollout: Rollout, machine: Machine) -> Hold | None:
+    """Why a machine that has its claims must not be taken down after all, or None.
+
+    While its notice ran others may have fallen ill by themselves, a budget may have become
+    smaller, or the machine itself, ill when it was announced, may be well again.
+    """
+    if rollout.force or machine.lifecycle is not Lifecycle.PRESENT or is_down(machine):
+        return None
+    return draft.ledger.overdrawn(machine.id, system=rollout.system, priority=priority_of(rollout))

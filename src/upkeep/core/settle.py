@@ -23,7 +23,7 @@ from upkeep.core.model import (
     Task,
     Verb,
 )
-from upkeep.core.surge import give_up_stand_in, retire_old
+from upkeep.core.surge import give_up_stand_in, take_over
 from upkeep.core.task import IN_HAND, Signal, TaskState
 
 # Kinds of driver error that condemn the image itself rather than the hypervisor.
@@ -95,7 +95,8 @@ def _settle_running(draft: Draft, rollout: Rollout, task: Task, machine: Machine
         machine = draft.put_machine(machine, lifecycle=Lifecycle.DELETED)
         _finish(draft, task)
     else:
-        if machine.lifecycle in (Lifecycle.CREATING, Lifecycle.STOPPED):
+        # A stand-in joins the group when it takes over: until then nothing counts on it.
+        if machine.lifecycle in (Lifecycle.CREATING, Lifecycle.STOPPED) and not task.stand_in:
             machine = draft.put_machine(machine, lifecycle=Lifecycle.PRESENT)
         _settle_verifying(draft, rollout, task, machine)
 
@@ -164,7 +165,7 @@ def _settle_baking(draft: Draft, rollout: Rollout, task: Task, machine: Machine)
     elif machine.health is Health.HEALTHY:
         draft.move(task, Signal.BAKED)
         if task.stand_in:
-            retire_old(draft, task)
+            take_over(draft, task)
     else:
         text = f"{machine.health} {draft.now - task.state_since} after it was first healthy"
         fail(draft, rollout, task, machine, Failure.UNHEALTHY_IN_BAKE, text)

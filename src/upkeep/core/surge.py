@@ -5,7 +5,8 @@ task's work is done on a *stand-in*, a new machine beside the old one:
 
 1. it is made on the target version, in the old machine's zone and domains;
 2. it must become healthy and bake like any upgraded machine;
-3. then the old machine leaves the group and is removed (scale.py); the next batch waits for that.
+3. then it joins the group in the old one's place, and the old one is removed (scale.py); the next
+   batch waits for that.
 
 If the stand-in fails it is removed and the old machine stays: nobody was down, so no claim is
 taken.  A version found guilty later leaves the stand-ins by a new OS disk of the version before.
@@ -82,8 +83,13 @@ def give_up_stand_in(draft: Draft, task: Task) -> Task:
     return draft.move(task, Signal.BACK, healed=True)
 
 
-def retire_old(draft: Draft, task: Task) -> None:
-    """The stand-in has baked: the machine that it stood in for leaves the group."""
+def take_over(draft: Draft, task: Task) -> None:
+    """The stand-in has baked: it joins the group, and the machine that it stood in for leaves.
+
+    Both at once, so that no budget ever counts the two: places that were given because there were
+    more machines for a while would be too many when the old ones go.
+    """
+    draft.put_machine(draft.machines[task.stand_in], lifecycle=Lifecycle.PRESENT)
     old = draft.machines.get(task.machine)
     if old is not None and old.lifecycle is Lifecycle.PRESENT:
         draft.put_machine(old, lifecycle=Lifecycle.DELETING)

@@ -1,7 +1,8 @@
 """Never more machines of a budget down by our doing than it allows.
 
-Two moments are watched.  When work is announced, the machines that are in our hands or, for so
+Three moments are watched.  When work is announced, the machines that are in our hands or, for so
 long that the server must know it, down by themselves must leave a place; a machine counts once.
+When its notice is over that must still be so.
 When a call takes a serving machine down, the machines we have down must be within the limit.
 Work that a person forced is excepted; a machine that is down already costs nothing more.
 """
@@ -60,6 +61,8 @@ class BudgetChecker(BlindChecker):
             return  # It goes back where it came from: it was ours, or down.
         if before not in OURS or task.machine not in self._busy:
             self._announced(task, forced=forced)
+        elif before is TaskState.ANNOUNCED and task.machine not in self._free:
+            self._notice_over(task)
 
     def _left_alone(self, task: Task) -> None:
         """Its work has ended; a machine that was never taken down is free at once."""
@@ -93,6 +96,22 @@ class BudgetChecker(BlindChecker):
                 )
         self._busy[machine] = rollout
 
+    def _notice_over(self, task: Task) -> None:
+        """Others may have fallen ill while its notice ran; then it must not go down as well."""
+        truth = self.facts.truth(task.machine)
+        if truth is None or not self._counts(truth) or self.facts.looks_ill(truth):
+            return
+        for rule, selector in self._selecting(truth):
+            zone = truth.zone if rule.per_zone else ""
+            limit = limit_of(rule, self._size(rule, selector, zone))
+            taken = self._taken(rule, selector, zone) | {truth.name}
+            if len(taken) > limit:
+                raise RuleBroken(
+                    "BUDGET",
+                    f"{task.rollout} starts {truth.name} after its notice: budget {rule.id} {zone} "
+                    f"allows {limit}, and {sorted(taken)} are down or in hand",
+                )
+
     def _taken(self, rule: Budget, selector: BudgetSelector, zone: str) -> set[str]:
         taken = set()
         for truth in self.facts.world.machines.values():
@@ -105,11 +124,9 @@ class BudgetChecker(BlindChecker):
     def began(self, truth: Truth, call: Call) -> None:
         if Verb(call.verb) not in TAKES_DOWN or not truth.serves:
             return
-        if not self._counts(truth):
+        if truth.id in self._free or self.facts.looks_ill(truth) or not self._counts(truth):
             return
         self._down.add(truth.name)
-        if truth.id in self._free or self.facts.looks_ill(truth):
-            return
         for rule, selector in self._selecting(truth):
             zone = truth.zone if rule.per_zone else ""
             now = limit_of(rule, self._size(rule, selector, zone))

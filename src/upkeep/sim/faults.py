@@ -72,8 +72,9 @@ _DRIVER = (
 _OF_ONE_MACHINE = frozenset(
     {Fault.MACHINE_ILL, Fault.MACHINE_ILL_LONG, Fault.POWER_CUT, Fault.AGENT_LOST}
 )
-# States that are rare or short.
+# States that are short, and the one that is rare, are waited for more often.
 _SHORT = frozenset(TaskState) - {TaskState.HELD, TaskState.RUNNING, TaskState.DONE}
+_RARE = frozenset({TaskState.SKIPPED})
 # Kinds that measure blame: what makes machines look bad when the version is not.
 BLAME_FAULTS = (
     Fault.MACHINE_ILL,
@@ -137,7 +138,7 @@ class Faults:
             self._kernel.at(at, partial(self._strike, kind))
         # A fault of one machine meets one task only, so it has to come more often.
         weights = [4 if kind in _OF_ONE_MACHINE else 1 for kind in kinds]
-        states = [state for state in TaskState for _ in range(2 if state in _SHORT else 1)]
+        states = [*TaskState, *sorted(_SHORT), *sorted(_RARE), *sorted(_RARE)]
         for _ in range(round(rate * 16)):
             self._ambushes.append(
                 _Ambush(

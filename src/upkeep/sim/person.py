@@ -20,7 +20,7 @@ from upkeep.core.model import (
     Verb,
 )
 from upkeep.core.version import ImageVersion
-from upkeep.sim.checkers import Facts
+from upkeep.sim.checkers import Commit, Facts
 from upkeep.sim.drawing import DAY, Drawing
 from upkeep.sim.hosting import Hosting
 from upkeep.sim.kernel import Kernel, moment, stream
@@ -61,7 +61,36 @@ class Person:
             doing = self._draws.choice(_QUIET if quiet else _DOINGS)
             at = self._draws.uniform(0, drawing.days) * DAY
             kernel.at(at, partial(self._do, doing))
+        # Some see a rollout begin and have one machine left alone until it is over.
+        self._wary = stream(drawing.seed, "wary")
+        self._spared = 0 if quiet else self._wary.choice((0, 1, 2, 4))
         kernel.at(3_600, self._look_at_clocks)
+
+    def committed(self, commit: Commit) -> None:
+        """People see a rollout that has just begun."""
+        begun = [task for task, before in commit.moved if before is None]
+        if not self._spared or len(begun) < 2 or self._wary.random() < 0.7:
+            return
+        if self._facts.rollouts[begun[0].rollout].system is not System.OS_IMAGE:
+            return
+        self._spared -= 1
+        machine = self._wary.choice(begun).machine
+        self._kernel.after(self._wary.uniform(0, 60), lambda: self._spare(machine))
+
+    def _spare(self, machine: MachineId) -> None:
+        if self._is_present(machine):
+            self._kernel.tell(f"person: {machine} is to be left alone for a while")
+            self._operator.change_machine(machine, now=self._now(), protected=True)
+            self._kernel.after(self._wary.uniform(0.1, 2) * DAY, lambda: self._release(machine))
+
+    def _release(self, machine: MachineId) -> None:
+        if self._is_present(machine):
+            self._operator.change_machine(machine, now=self._now(), protected=False)
+
+    def _is_present(self, machine: MachineId) -> bool:
+        group = self._store.group_of.get(machine)
+        row = self._store.groups[group].machines.get(machine) if group else None
+        return row is not None and row.lifecycle is Lifecycle.PRESENT
 
     def _do(self, doing: str) -> None:
         getattr(self, f"_{doing}")(self._group())

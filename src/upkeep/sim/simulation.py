@@ -287,6 +287,7 @@ class Simulation:
             checker.committed(commit)
         self.verdicts.committed(commit, self.facts)
         self.faults.committed(commit)
+        self.person.committed(commit)
         for action in plan.actions:
             if action.verb is Verb.DRAIN:
                 self._drain(action.key, action.machine)

@@ -14,11 +14,11 @@ from upkeep.core.refusals import (
     SOON,
     Refusal,
     hold,
+    no_place_now,
     priority_of,
     refusal_for_all,
     refusal_for_one,
     refusal_now,
-    take_claims,
 )
 from upkeep.core.rolling import drop
 from upkeep.core.surge import begin_stand_in
@@ -75,18 +75,15 @@ def _start_noticed(draft: Draft, rollout: Rollout, task: Task, machine: Machine)
         return HoldReason.NOTICE, task.not_before, "the notice runs out"
     if (refusal := refusal_for_all(draft, rollout)) is not None:
         return refusal
-    if task.repair and machine.health is Health.HEALTHY:
-        # It was ill when it was announced, and its claims cost nobody a place.  It is well now,
-        # and needs one like any other.
-        draft.release(machine.id)
-        if not take_claims(draft, rollout, machine):
+    if not task.surge:
+        if (spent := no_place_now(draft, rollout, machine)) is not None:
+            draft.release(machine.id)
             draft.move(task, Signal.WITHDRAW, batch=0, repair=False, not_before=None)
+            draft.holds.append(spent)
             draft.wake_at(draft.now + SOON)
             return None
-        task = draft.put_task(replace(task, repair=False))
-    elif _is_repair(rollout, machine) and not task.surge:
-        # It fell ill during its notice, before it was touched.
-        task = draft.put_task(replace(task, repair=True))
+        # It may have fallen ill or become well during its notice, before it was touched.
+        task = draft.put_task(replace(task, repair=_is_repair(rollout, machine)))
     _drain_or_start(draft, rollout, task)
     return None
 
