@@ -120,10 +120,15 @@ def run(*, platform: str, machines: int, exit_at_end: bool, json_file: Path | No
             if json_file:
                 json_file.write_text(json.dumps(document, indent=2) + "\n")
             _tell(console, document)
+            is_well = is_as_it_should_be(document, machines)
+            if not is_well:
+                console.print(
+                    "[bold red]This is not as it should be[/]; the exit code says so too."
+                )
             if not exit_at_end:
                 _wait_for_the_audience(console, url, token)
             _clear(show)
-    return 0 if is_as_it_should_be(document, machines) else 1
+    return 0 if is_well else 1
 
 
 def is_as_it_should_be(document: dict[str, Any], machines: int) -> bool:
