@@ -11,6 +11,7 @@ import contextlib
 import shutil
 import statistics
 import subprocess
+import sys
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -21,9 +22,10 @@ from typing import Any
 from bench.figure import Figure
 from bench.server_process import running_server
 from bench.workspace import load_now, workspace
+from upkeep.agent.pack import build_zipapp
+from upkeep.catalogue.build import BuiltImage, build_image
 from upkeep.cli.client import Client
-from upkeep.demo.poller import PORT
-from upkeep.demo.stage import GOOD, NEXT, build_images
+from upkeep.demo.stage import CACHE, OVERLAY
 from upkeep.engine.prober import NetworkProber
 from upkeep.platforms.bridge import Bridge
 from upkeep.platforms.nspawn import NspawnPlatform
@@ -32,7 +34,10 @@ from upkeep.ports import MachineSpec, OsImage
 MACHINES = 20
 BATCH = 4
 PAIRS = 3
+GOOD, NEXT = "1.0.0", "1.0.1"
 INTERVAL_S = 0.2
+# Where the demonstration's application answers.
+PORT = 8080
 BARE_ROLL = Path(__file__).with_name("bare_roll.sh")
 OURS_BRIDGE, OURS_ADDRESS = "upkeepours0", "10.217.0.1"
 BARE_BRIDGE, BARE_PREFIX = "upkeepbare0", "10.215.0"
@@ -45,7 +50,7 @@ INOTIFY_NEEDED = 1_024
 
 def measure() -> list[Figure]:
     with workspace() as folder, _room_for_machines():
-        images = build_images(folder, "nspawn", lambda line: None)
+        images = _build_images(folder)
         ratios, note = _roll_ratios(folder, images)
         rollback, rollback_note = _rollback_ratio(folder, images)
     return [
@@ -66,6 +71,20 @@ def measure() -> list[Figure]:
     ]
 
 
+def _build_images(folder: Path) -> dict[str, BuiltImage]:
+    """Two versions of the demonstration's application; the bare system below is kept."""
+    CACHE.mkdir(parents=True, exist_ok=True)
+    agent = build_zipapp(folder / "agent.pyz")
+    return {
+        version: build_image(
+            "web", version, folder / f"web-{version}.tar", overlay=OVERLAY, packages=(),
+            agent=agent, format="tar", cache=CACHE,
+            progress=lambda text: print(text, file=sys.stderr, flush=True),
+        )
+        for version in (GOOD, NEXT)
+    }  # fmt: skip
+
+
 @contextlib.contextmanager
 def _room_for_machines() -> Iterator[None]:
     """Each systemd takes three or four inotify instances, and Linux gives root 128 as it comes:
@@ -78,7 +97,7 @@ def _room_for_machines() -> Iterator[None]:
         INOTIFY_INSTANCES.write_text(before)
 
 
-def _roll_ratios(folder: Path, images: dict[str, Any]) -> tuple[list[float], str]:
+def _roll_ratios(folder: Path, images: dict[str, BuiltImage]) -> tuple[list[float], str]:
     bare = _Bare(folder / "bare", images[GOOD].path)
     bridge = Bridge(name=OURS_BRIDGE, address=f"{OURS_ADDRESS}/24")
     with running_server(
@@ -97,7 +116,7 @@ def _roll_ratios(folder: Path, images: dict[str, Any]) -> tuple[list[float], str
             bridge.remove()
 
 
-def _race(fleet: "_Fleet", bare: "_Bare", images: dict[str, Any]) -> tuple[list[float], str]:
+def _race(fleet: "_Fleet", bare: "_Bare", images: dict[str, BuiltImage]) -> tuple[list[float], str]:
     ratios, notes = [], []
     for number in range(PAIRS):
         ours = fleet.roll(images[NEXT], f"1.1.{number}")
@@ -113,7 +132,7 @@ class _Fleet:
     def __init__(self, client: Client) -> None:
         self._client = client
 
-    def create(self, image: Any) -> None:
+    def create(self, image: BuiltImage) -> None:
         self._client.post("/v1/images", {"name": "web"})
         self._publish(image, GOOD)
         self._client.post(
@@ -126,7 +145,7 @@ class _Fleet:
                 "image": "web",
                 "probe": {
                     "protocol": "http",
-                    "port": 8080,
+                    "port": PORT,
                     "path": "/",
                     "interval_ms": int(INTERVAL_S * 1000),
                 },
@@ -139,11 +158,11 @@ class _Fleet:
         machines = self._client.get("/v1/machines", group="web")["items"]
         return len(machines) == MACHINES and all(m["health"] == "healthy" for m in machines)
 
-    def _publish(self, image: Any, version: str) -> None:
+    def _publish(self, image: BuiltImage, version: str) -> None:
         path = f"/v1/images/web/versions/{version}/tar"
         self._client.upload(path, image.path, sha256=image.sha256)
 
-    def roll(self, image: Any, version: str) -> float:
+    def roll(self, image: BuiltImage, version: str) -> float:
         """Seconds from the rollout's first decision to its last, as its row has them."""
         self._publish(image, version)
         rollout = self._ended(version)
@@ -166,7 +185,7 @@ class _Fleet:
         _wait(lambda: not self._client.get("/v1/groups")["items"])
 
 
-def _rollback_ratio(folder: Path, images: dict[str, Any]) -> tuple[float, str]:
+def _rollback_ratio(folder: Path, images: dict[str, BuiltImage]) -> tuple[float, str]:
     """One machine, upgraded and switched back in turn; each until its application answers."""
     root = folder / "one"
     root.mkdir()
