@@ -6,13 +6,12 @@
 #   bare_roll.sh clear  DIR COUNT
 #
 # The same platform work as the nspawn driver: unpack the image once, a new overlay on it, stop in
-# order, start, the same systemd-nspawn arguments, its own control group; batches of BATCH machines
+# order, start, the same systemd-nspawn arguments; DIR/m0/groups names the `cgroup.procs` files of
+# the control groups of machine 0, made beforehand with the same limits; batches of BATCH machines
 # at once; each machine is waited for with the same probe at the same INTERVAL (seconds).  `clear`
 # ends what `create` began, in whatever state it is.
 set -eu
 verb=$1 dir=$2 count=$3
-
-cgroup_of() { echo "/sys/fs/cgroup/systemd/bare-$(basename "$dir")-$1"; }
 
 unpack() { # tar -> directory named by digest, once
   local image=$dir/images/$(basename "$1" .tar)
@@ -30,15 +29,15 @@ start() { # machine image
   mkdir -p "$m/disk/upper" "$m/disk/work" "$m/root" "$m/data" "$m/seed"
   chmod 755 "$m/disk/upper"
   printf '{"address": "%s.%d/24", "gateway": "%s.1"}' "$prefix" $((10 + number)) "$prefix" > "$m/seed/network.json"
-  mkdir -p "$(cgroup_of "$number")"
-  # As the driver does: mounts and processes of its own, which end with it.
-  setsid unshare --mount --pid --fork --kill-child bash -c '
-    set -e
-    echo $$ > "$1/cgroup.procs"
+  # As the driver does: control groups, mounts and processes of its own, which end with it.
+  setsid bash -c 'set -e
+    while read -r file; do echo $$ > "$file"; done < "$1"
+    shift; exec "$@"' groups "$m/groups" \
+    unshare --mount --pid --fork --kill-child bash -c 'set -e
     mount -t proc proc /proc
     mount -t tmpfs -o mode=755,size=1m tmpfs /run/systemd/nspawn
-    mount -t overlay -o "$2" overlay "$3"
-    shift 3; exec "$@"' machine "$(cgroup_of "$number")" \
+    mount -t overlay -o "$1" overlay "$2"
+    shift 2; exec "$@"' machine \
     "lowerdir=$image,upperdir=$m/disk/upper,workdir=$m/disk/work" "$m/root" \
     systemd-nspawn --boot --quiet --register=no --keep-unit --console=pipe --link-journal=no \
     --resolv-conf=off --timezone=off --directory="$m/root" --machine="bare$number" \
@@ -90,11 +89,6 @@ case $verb in
     for n in $(seq 0 $((count - 1))); do
       [ -f "$dir/m$n/pid" ] || continue
       kill -KILL "$(cat "$dir/m$n/pid")" 2>/dev/null || true
-    done
-    for n in $(seq 0 $((count - 1))); do
-      [ -f "$dir/m$n/pid" ] || continue
-      while is_up "$(cat "$dir/m$n/pid")"; do sleep 0.01; done
-      for _ in $(seq 100); do rmdir "$(cgroup_of "$n")" 2>/dev/null && break; sleep 0.05; done
     done
     ;;
 esac

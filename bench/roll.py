@@ -29,6 +29,7 @@ from upkeep.demo.stage import CACHE, OVERLAY
 from upkeep.engine.prober import NetworkProber
 from upkeep.platforms.bridge import Bridge
 from upkeep.platforms.nspawn import NspawnPlatform
+from upkeep.platforms.nspawn_cgroup import machine_groups
 from upkeep.ports import MachineSpec, OsImage
 
 MACHINES = 20
@@ -247,9 +248,22 @@ class _Bare:
     def __init__(self, folder: Path, image: Path) -> None:
         self._folder = folder
         self._image = image
+        # Next to upkeep's own and with the same limits: on a busy host the kernel shares out time
+        # by control group, and a machine outside of them would get more of it.
+        like = MachineSpec(
+            name="bare", uuid="", image=OsImage(name="web", version=GOOD, sha256="", path=image)
+        )
+        self._groups = [
+            machine_groups(f"bare{n}", memory_mib=like.memory_mib, cpus=like.cpus)
+            for n in range(MACHINES)
+        ]
 
     def create(self) -> None:
-        self._folder.mkdir()
+        for number, groups in enumerate(self._groups):
+            groups.prepare()
+            machine = self._folder / f"m{number}"
+            machine.mkdir(parents=True)
+            (machine / "groups").write_text("".join(f"{file}\n" for file in groups.procs_files()))
         self._run("create", self._image, BARE_BRIDGE, BARE_PREFIX)
 
     def roll(self, image: Path) -> float:
@@ -263,6 +277,9 @@ class _Bare:
 
     def clear(self) -> None:
         self._run("clear")
+        for groups in self._groups:
+            groups.kill_all()
+            groups.remove()
         subprocess.run(["ip", "link", "delete", BARE_BRIDGE], check=False)
         shutil.rmtree(self._folder, ignore_errors=True)
 
