@@ -3,9 +3,17 @@
 from dataclasses import replace
 from datetime import timedelta
 
-from tests.core.story import Story, a_group, machines_of, one_version_newer
+from tests.core.story import Story, a_group, machines_of, one_version_newer, share
 
-from upkeep.core.model import GroupKind, Health, Machine, RollingPolicy, RolloutCode, RolloutState
+from upkeep.core.model import (
+    GroupKind,
+    Health,
+    Machine,
+    RollingPolicy,
+    RolloutCode,
+    RolloutState,
+    Verb,
+)
 
 MINUTE = timedelta(minutes=1)
 
@@ -56,6 +64,15 @@ def test_the_control_group_counts_who_is_well_again_when_the_batch_is_judged() -
     story.run(minutes=30)
     assert story.rollout().code is RolloutCode.UNHEALTHY_UPGRADED
     assert not story.rollout().guilty
+
+
+def test_who_became_healthy_by_our_own_work_has_not_fallen_ill() -> None:
+    story = ill_on_newer(one_version_newer(machines_of(6)), "m0")
+    story.call(Verb.RESTART, "m1", "m2", "m3", "m4", "m5")
+    story.budgets = (share(100),)
+    story.run(minutes=30)
+    assert story.sent(Verb.RESTART) == ["m1", "m2", "m3", "m4", "m5"]
+    assert story.rollout(2).guilty
 
 
 def test_its_neighbours_on_the_host_explain_a_failure() -> None:

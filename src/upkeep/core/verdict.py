@@ -6,6 +6,7 @@ the same zones and on the same hosts.  Source: sheet os-image §2.4; docs/adr/00
 """
 
 from dataclasses import dataclass
+from datetime import datetime
 
 from upkeep.core.blame import ILL_AFTER, control_group_suffers, speaks_against_version
 from upkeep.core.draft import Draft, subject_of
@@ -155,6 +156,15 @@ def _fallen_ill(draft: Draft, control: list[Machine], rollout: Rollout) -> list[
     return [
         machine
         for machine in control
-        if machine.health_since
-        >= (recently if machine.health is Health.HEALTHY else rollout.started_at)
+        if (
+            _well_again_since(machine, recently)
+            if machine.health is Health.HEALTHY
+            else machine.health_since >= rollout.started_at
+        )
     ]
+
+
+def _well_again_since(machine: Machine, moment: datetime) -> bool:
+    """It was ill by itself until after the moment; being made or worked on is no illness."""
+    since = machine.health_since
+    return since >= moment and (machine.worked_at is None or since > machine.worked_at)
