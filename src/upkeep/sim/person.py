@@ -55,6 +55,7 @@ class Person:
         self._hosting = hosting
         self._draws = stream(drawing.seed, "person")
         self._calls = 0
+        self._is_done = False
         self._drawing = drawing
         quiet = drawing.options.bad_versions
         for _ in range(self._draws.randint(0, 6 if quiet else 14)):
@@ -159,9 +160,12 @@ class Person:
         self, group: GroupId, then: Callable[[GroupId], None], tries: int = 60
     ) -> None:
         """People cancel and pause what is going on: wait a while for something to go on."""
+        if self._is_done:
+            return
         row = self._store.groups[group]
         if any(r.system is System.OS_IMAGE for r in row.open.values()):
-            self._kernel.after(self._draws.uniform(0, 900), lambda: then(group))
+            wait = self._draws.uniform(0, 900)
+            self._kernel.after(wait, lambda: None if self._is_done else then(group))
         elif tries:
             self._kernel.after(1_800, lambda: self._when_rolling(group, then, tries - 1))
 
@@ -223,6 +227,7 @@ class Person:
 
     def heal(self, *, cure: str) -> None:
         """Everything is resumed, restarted and cured; from now on nobody does anything."""
+        self._is_done = True
         for group in list(self._store.groups):
             self._resume_group(group)
             for rollout in list(self._store.groups[group].open):
