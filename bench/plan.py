@@ -9,17 +9,9 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 from bench.figure import Figure
-from upkeep.core.model import (
-    Budget,
-    BudgetId,
-    Group,
-    GroupId,
-    GroupKind,
-    Machine,
-    MachineId,
-    Snapshot,
-)
+from upkeep.core.model import Budget, BudgetId, Group, GroupId, GroupKind, Machine, MachineId
 from upkeep.core.plan import plan_group
+from upkeep.core.snapshot import Snapshot
 from upkeep.core.version import ImageVersion
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)

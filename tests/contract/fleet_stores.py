@@ -14,8 +14,8 @@ from typing import Any, Protocol
 import msgspec
 from sqlalchemy import insert, select, update
 
+from upkeep.core.hold import Hold, HoldReason
 from upkeep.core.model import (
-    Action,
     Budget,
     BudgetId,
     Claim,
@@ -23,22 +23,17 @@ from upkeep.core.model import (
     GroupId,
     GroupKind,
     Health,
-    Hold,
-    HoldReason,
-    Interval,
     Machine,
     MachineId,
-    OperatorCall,
-    Plan,
     RollingPolicy,
     Rollout,
     RolloutId,
-    Snapshot,
     StartedBy,
     System,
     Task,
     Verb,
 )
+from upkeep.core.snapshot import Action, Interval, OperatorCall, Plan, Snapshot
 from upkeep.core.task import TaskState
 from upkeep.core.version import ImageVersion
 from upkeep.engine.fleet_store import ActionResult, FleetStore, LeasedAction, ReadMark

@@ -22,7 +22,8 @@ from fleet_stores import (
     seen,
 )
 
-from upkeep.core.model import Action, Health, Lifecycle, Rollout, RolloutState, Verb
+from upkeep.core.model import Health, Lifecycle, Rollout, RolloutState, Verb
+from upkeep.core.snapshot import Action
 from upkeep.engine.fleet_store import ActionResult, Sighting
 from upkeep.ports import Power
 

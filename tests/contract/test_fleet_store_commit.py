@@ -23,21 +23,19 @@ from fleet_stores import (
     versions,
 )
 
+from upkeep.core.hold import HoldReason
 from upkeep.core.model import (
-    Action,
     BudgetId,
     Claim,
     Health,
-    HoldReason,
     Lifecycle,
     MachineId,
-    OperatorCall,
-    Plan,
     Priority,
     RolloutId,
     RolloutState,
     Verb,
 )
+from upkeep.core.snapshot import Action, OperatorCall, Plan
 from upkeep.core.task import TaskState
 from upkeep.engine.fleet_store import Sighting
 

@@ -33,7 +33,9 @@ from fleet_stores import (
 )
 from sqlalchemy import event, select
 
-from upkeep.core.model import Action, BudgetId, Group, Health, HoldReason, MachineId, Plan, Verb
+from upkeep.core.hold import HoldReason
+from upkeep.core.model import BudgetId, Group, Health, MachineId, Verb
+from upkeep.core.snapshot import Action, Plan
 from upkeep.engine.fleet_store import ActionResult, LeasedAction, Sighting
 from upkeep.store import groups
 from upkeep.store import tables as t

@@ -5,7 +5,8 @@ from datetime import timedelta
 import pytest
 from fleet_stores import START, Backend, a_group, at, commit, machines_of, read
 
-from upkeep.core.model import GroupId, Plan
+from upkeep.core.model import GroupId
+from upkeep.core.snapshot import Plan
 
 A, B, C = GroupId("g_a"), GroupId("g_b"), GroupId("g_c")
 

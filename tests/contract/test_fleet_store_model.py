@@ -31,18 +31,9 @@ from fleet_stores import (
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from upkeep.core.model import (
-    GroupId,
-    GroupKind,
-    Health,
-    MachineId,
-    OperatorCall,
-    Plan,
-    RollingPolicy,
-    Snapshot,
-    Verb,
-)
+from upkeep.core.model import GroupId, GroupKind, Health, MachineId, RollingPolicy, Verb
 from upkeep.core.plan import plan_group
+from upkeep.core.snapshot import OperatorCall, Plan, Snapshot
 from upkeep.core.version import ImageVersion
 from upkeep.engine.fleet_store import ActionResult, LeasedAction, Sighting
 from upkeep.ports import MachineStatus, Power

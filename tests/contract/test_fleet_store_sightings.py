@@ -24,7 +24,8 @@ from fleet_stores import (
     versions,
 )
 
-from upkeep.core.model import Health, HoldReason, Lifecycle, MachineId, Verb
+from upkeep.core.hold import HoldReason
+from upkeep.core.model import Health, Lifecycle, MachineId, Verb
 from upkeep.core.task import IN_HAND, TaskState
 from upkeep.engine.fleet_store import Sighting, WatchedMachine
 

@@ -22,15 +22,12 @@ from fleet_stores import (
 
 from upkeep.core.model import (
     Budget,
-    Domain,
     Failure,
     GroupId,
     GroupKind,
     Health,
-    Interval,
     Lifecycle,
     MachineId,
-    OperatorCall,
     RollingPolicy,
     RolloutCode,
     RolloutState,
@@ -38,6 +35,7 @@ from upkeep.core.model import (
     System,
     Verb,
 )
+from upkeep.core.snapshot import Domain, Interval, OperatorCall
 from upkeep.core.task import TaskState
 from upkeep.core.version import ImageVersion, ReplicationState
 from upkeep.engine.fleet_store import Sighting

@@ -18,34 +18,28 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from upkeep.core.draft import domain_names
+from upkeep.core.hold import Hold, HoldReason
 from upkeep.core.model import (
     OPEN_STATES,
-    Action,
     Budget,
     BudgetId,
     Claim,
-    Domain,
     Group,
     GroupId,
     GroupKind,
     Health,
-    Hold,
-    HoldReason,
-    Interval,
     Lifecycle,
     Machine,
     MachineId,
-    OperatorCall,
     Outcome,
-    Plan,
     RollingPolicy,
     Rollout,
     RolloutId,
-    Snapshot,
     Task,
     Verb,
 )
 from upkeep.core.plan import plan_group
+from upkeep.core.snapshot import Action, Domain, Interval, OperatorCall, Plan, Snapshot
 from upkeep.core.task import IN_HAND, TaskState
 from upkeep.core.version import ImageVersion
 

@@ -7,15 +7,9 @@ import pytest
 from tests.core.story import START
 
 from upkeep.core.blame import control_group_suffers, lost_domain, speaks_against_version
-from upkeep.core.model import (
-    Domain,
-    Failure,
-    HoldReason,
-    Interval,
-    MachineId,
-    RolloutId,
-    Task,
-)
+from upkeep.core.hold import HoldReason
+from upkeep.core.model import Failure, MachineId, RolloutId, Task
+from upkeep.core.snapshot import Domain, Interval
 from upkeep.core.task import TaskState
 from upkeep.core.window import time_refusal
 

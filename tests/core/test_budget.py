@@ -7,12 +7,12 @@ import pytest
 from tests.core.story import START, machines_of, share
 
 from upkeep.core.budget import Ledger, allowed_down, is_reserved, percent_down
+from upkeep.core.hold import HoldReason
 from upkeep.core.model import (
     Budget,
     BudgetId,
     Claim,
     Health,
-    HoldReason,
     Lifecycle,
     Machine,
     MachineId,

@@ -6,19 +6,19 @@ from datetime import timedelta
 import pytest
 from tests.core.story import START, Story, a_group, machines_of, one_version_newer, reasons, share
 
+from upkeep.core.hold import HoldReason
 from upkeep.core.model import (
     Budget,
     BudgetId,
     GroupKind,
     Health,
-    HoldReason,
-    Interval,
     Lifecycle,
     RollingPolicy,
     RolloutCode,
     RolloutState,
     Verb,
 )
+from upkeep.core.snapshot import Interval
 from upkeep.core.task import TaskState
 
 MINUTE = timedelta(minutes=1)

@@ -6,7 +6,8 @@ saw the first one stopped, its place was given to the second while the budget st
 
 from tests.core.story import Story, machines_of
 
-from upkeep.core.model import Budget, BudgetId, HoldReason, Verb
+from upkeep.core.hold import HoldReason
+from upkeep.core.model import Budget, BudgetId, Verb
 
 
 def test_a_stopped_machine_leaves_no_place_for_a_second_one() -> None:

@@ -10,8 +10,8 @@ from tests.core.story import START, a_group, machines_of
 
 from upkeep.core.blame import RESUME_AFTER
 from upkeep.core.draft import LOOK_AGAIN
-from upkeep.core.model import Domain, Snapshot
 from upkeep.core.plan import plan_group
+from upkeep.core.snapshot import Domain, Snapshot
 
 AWAY = Domain(kind="zone", name="1", size=4, away=((START, None),) * 3)
 CALM = Snapshot(group=a_group(), machines=tuple(machines_of(2, zones=("1",))))

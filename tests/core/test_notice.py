@@ -5,7 +5,8 @@ from datetime import timedelta
 
 from tests.core.story import Story, machines_of, one_version_newer
 
-from upkeep.core.model import Budget, BudgetId, Health, HoldReason, RollingPolicy, Verb
+from upkeep.core.hold import HoldReason
+from upkeep.core.model import Budget, BudgetId, Health, RollingPolicy, Verb
 from upkeep.core.task import TaskState
 
 MINUTE = timedelta(minutes=1)

@@ -5,18 +5,17 @@ from datetime import timedelta
 import pytest
 from tests.core.story import START, Story, a_group, machines_of, one_version_newer, reasons, share
 
+from upkeep.core.hold import HoldReason
 from upkeep.core.model import (
-    Action,
     Failure,
     Health,
-    HoldReason,
-    Interval,
     Outcome,
     RollingPolicy,
     RolloutCode,
     RolloutState,
     Verb,
 )
+from upkeep.core.snapshot import Action, Interval
 from upkeep.core.task import TaskState
 from upkeep.core.version import ReplicationState
 

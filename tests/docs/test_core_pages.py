@@ -5,7 +5,7 @@ from pathlib import Path
 
 from tests.docs.task_states import PAGE, page
 
-from upkeep.core.model import HoldReason
+from upkeep.core.hold import HoldReason
 
 HOLDS = Path(__file__).parents[2] / "docs" / "holds.md"
 ROW = re.compile(r"\| `([A-Z_]+)` \| ([^|]+) \| ([^|]+) \|")

@@ -18,7 +18,8 @@ from itertools import groupby
 
 from tests.core.story import START, Story, a_group, machines_of, share
 
-from upkeep.core.model import Health, Interval, Plan, RollingPolicy, Verb
+from upkeep.core.model import Health, RollingPolicy, Verb
+from upkeep.core.snapshot import Interval, Plan
 
 DURATION_FIELDS = frozenset(
     {"pause_between_batches", "health_wait", "bake_time", "notice", "drain_timeout"}

@@ -10,20 +10,18 @@ from upkeep.core.blame import lost_domains
 from upkeep.core.budget import allowed_down, is_down
 from upkeep.core.draft import domain_names
 from upkeep.core.model import (
-    Action,
     Budget,
     Health,
     Lifecycle,
     Machine,
     MachineId,
-    Plan,
     RolloutState,
-    Snapshot,
     StartedBy,
     System,
     Verb,
 )
 from upkeep.core.plan import plan_group
+from upkeep.core.snapshot import Action, Plan, Snapshot
 from upkeep.core.task import IN_HAND
 from upkeep.core.version import is_older, latest
 

@@ -4,7 +4,8 @@ from datetime import UTC, datetime
 
 from sqlalchemy import Connection, select
 
-from upkeep.core.model import GroupId, Plan
+from upkeep.core.model import GroupId
+from upkeep.core.snapshot import Plan
 from upkeep.store import groups
 from upkeep.store import tables as t
 from upkeep.store.database import Database

@@ -20,7 +20,6 @@ FUNCTION_LINES_MAX = 60
 # What is longer than the rule allows, with its present length as its own limit: it may shrink,
 # never grow.  An entry that is no longer needed fails the test until it is taken out.
 OVER_BUDGET = {
-    "src/upkeep/core/model.py": 502,  # All nouns in one place, half of it what they mean.
     "src/upkeep/store/agents.py:absorb": 63,
 }
 

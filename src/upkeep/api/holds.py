@@ -11,7 +11,7 @@ from upkeep.api.auth import READ, Actor
 from upkeep.api.problems import invalid
 from upkeep.api.services import Services
 from upkeep.api.shapes import After, Filter, Limit, Page, View, find_group, page_of, text_cursor
-from upkeep.core.model import HoldReason
+from upkeep.core.hold import HoldReason
 from upkeep.store import holds
 from upkeep.store.database import from_us, from_us_or_none
 

@@ -11,9 +11,9 @@ from collections.abc import Sequence
 
 from upkeep.core.availability import batch_order, may_share_batch
 from upkeep.core.draft import Draft, subject_of
+from upkeep.core.hold import HoldReason
 from upkeep.core.model import (
     Health,
-    HoldReason,
     Lifecycle,
     Machine,
     Priority,

@@ -17,7 +17,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from upkeep.core.model import Domain, Failure, Task
+from upkeep.core.model import Failure, Task
+from upkeep.core.snapshot import Domain
 from upkeep.core.task import TaskState
 
 LOST_WITHIN = timedelta(minutes=5)

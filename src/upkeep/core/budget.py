@@ -12,12 +12,11 @@ for ever); a percentage of `min_available` rounds up.  Source: sheet os-image §
 from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
 
+from upkeep.core.hold import Hold, HoldReason
 from upkeep.core.model import (
     Budget,
     Claim,
     Health,
-    Hold,
-    HoldReason,
     Lifecycle,
     Machine,
     MachineId,

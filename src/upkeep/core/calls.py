@@ -7,13 +7,8 @@ A person may force a call over budgets and blackouts; that is recorded on the cl
 from dataclasses import replace
 
 from upkeep.core.draft import Draft
-from upkeep.core.model import (
-    Lifecycle,
-    OperatorCall,
-    StartedBy,
-    System,
-    Verb,
-)
+from upkeep.core.model import Lifecycle, StartedBy, System, Verb
+from upkeep.core.snapshot import OperatorCall
 from upkeep.core.systems import os_image
 from upkeep.core.task import TERMINAL
 

@@ -12,26 +12,24 @@ from typing import Any
 
 from upkeep.core.blame import LostDomain, lost_domains
 from upkeep.core.budget import Ledger
+from upkeep.core.hold import Hold
 from upkeep.core.model import (
     OPEN_STATES,
-    Action,
     BudgetId,
     Claim,
     Group,
-    Hold,
     Lifecycle,
     Machine,
     MachineId,
-    Plan,
     RollingPolicy,
     Rollout,
     RolloutId,
-    Snapshot,
     StartedBy,
     System,
     Task,
     Verb,
 )
+from upkeep.core.snapshot import Action, Plan, Snapshot
 from upkeep.core.task import IN_HAND, Signal, TaskState, step
 
 # While a domain is lost with no end in sight: shorter than the time its machines must be back.

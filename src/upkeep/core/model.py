@@ -1,7 +1,7 @@
 """The nouns of the core as frozen values (DESIGN §3).
 
-A `Snapshot` is all that is known of one group at one moment; `plan.plan_group` turns it into a
-`Plan`.  Nothing here decides: deciding is spread over one file a topic, see `plan.py`.
+Beside it: hold.py, why a machine waits; snapshot.py, what `plan_group` reads and answers.
+Nothing here decides: deciding is spread over one file a topic, see `plan.py`.
 
 Invariants: times are aware and UTC; tuples are sorted by id unless a field says otherwise; an
 empty string means "not known" or "none", never a missing value that somebody forgot.
@@ -14,7 +14,6 @@ from enum import IntEnum, StrEnum
 from typing import NewType
 
 from upkeep.core.task import TaskState
-from upkeep.core.version import ImageVersion
 
 MachineId = NewType("MachineId", str)
 GroupId = NewType("GroupId", str)
@@ -346,157 +345,3 @@ class Claim:
     rollout: RolloutId
     taken_at: datetime
     overdraft: bool = False
-
-
-class HoldReason(StrEnum):
-    """Why a machine that is not up to date is not being worked on; docs/holds.md says each."""
-
-    AUTO_UPGRADE_OFF = "AUTO_UPGRADE_OFF"
-    VERSION_BAD = "VERSION_BAD"
-    ROLLOUT_CANCELLED = "ROLLOUT_CANCELLED"
-    RETRY_LATER = "RETRY_LATER"
-    RETRIES_SPENT = "RETRIES_SPENT"
-    PAUSED = "PAUSED"
-    CLOCK_STEPPED = "CLOCK_STEPPED"
-    DOMAIN_LOST = "DOMAIN_LOST"
-    BLACKOUT = "BLACKOUT"
-    OUTSIDE_WINDOW = "OUTSIDE_WINDOW"
-    WINDOW_TOO_SHORT = "WINDOW_TOO_SHORT"
-    PAUSE_BETWEEN_BATCHES = "PAUSE_BETWEEN_BATCHES"
-    BATCH_OPEN = "BATCH_OPEN"
-    HALTED = "HALTED"
-    CANCELLING = "CANCELLING"
-    PROTECTED = "PROTECTED"
-    OPTED_OUT = "OPTED_OUT"
-    SKIP_REQUESTED = "SKIP_REQUESTED"
-    UNREACHABLE = "UNREACHABLE"
-    INITIALIZING = "INITIALIZING"
-    OTHER_WORK = "OTHER_WORK"
-    BUDGET_SPENT = "BUDGET_SPENT"
-    BUDGET_RESERVED = "BUDGET_RESERVED"
-    RATE_SPENT = "RATE_SPENT"
-    FAILED_HERE = "FAILED_HERE"
-    MACHINE_STOPPED = "MACHINE_STOPPED"
-    NOT_IN_ROLLOUT = "NOT_IN_ROLLOUT"
-    NOTICE = "NOTICE"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Hold:
-    """Not now: why, until when if that is known, and what would lift it, in words."""
-
-    machine: MachineId
-    system: System
-    reason: HoldReason
-    until: datetime | None = None
-    lifted_by: str
-    budget: BudgetId = BudgetId("")
-    priority: Priority = Priority.OTHER
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Interval:
-    """Half-open [opens, closes): one occurrence of a window or a blackout, with its name."""
-
-    opens: datetime
-    closes: datetime
-    name: str = ""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Domain:
-    """A zone, host or fault domain: how many machines it has fleet-wide, and who went away.
-
-    `away` holds (lost_at, back_at) of each machine that turned UNKNOWN outside of work.
-    """
-
-    kind: str
-    name: str
-    size: int
-    away: tuple[tuple[datetime, datetime | None], ...] = ()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OperatorCall:
-    """A person asked for something; becomes a rollout of System.OPERATOR or of OS_IMAGE.
-
-    Attributes:
-        machines: empty means every machine of the group that needs it.
-        target: version for a started OS image rollout; empty means latest.
-    """
-
-    id: str
-    verb: Verb
-    machines: tuple[MachineId, ...] = ()
-    target: str = ""
-    force: bool = False
-    actor: str = ""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Snapshot:
-    """All that is known of one group at one moment.
-
-    Attributes:
-        rollouts: the open ones; at most one OS image rollout.
-        past: the ended rollouts of the last two months, newest first.
-        outcomes: of the actions that the tasks of open rollouts wait for, by key.
-        windows: occurrences in which disruptive work may start; empty means always.
-        clock_stepped: the wall clock disagrees with the engine's by more than 30 s.
-    """
-
-    group: Group
-    machines: tuple[Machine, ...]
-    versions: tuple[ImageVersion, ...] = ()
-    rollouts: tuple[Rollout, ...] = ()
-    past: tuple[Rollout, ...] = ()
-    tasks: tuple[Task, ...] = ()
-    outcomes: Mapping[str, Outcome] = field(default_factory=dict)
-    budgets: tuple[Budget, ...] = ()
-    claims: tuple[Claim, ...] = ()
-    calls: tuple[OperatorCall, ...] = ()
-    domains: tuple[Domain, ...] = ()
-    windows: tuple[Interval, ...] | None = None
-    blackouts: tuple[Interval, ...] = ()
-    clock_stepped: bool = False
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Action:
-    """An intent: one verb on one machine, named by a derived key, so that it happens once."""
-
-    key: str
-    group: GroupId
-    machine: MachineId
-    rollout: RolloutId
-    verb: Verb
-    version: str = ""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
-    """What to write, all in one transaction; the executor acts on it afterwards.
-
-    Attributes:
-        machines: rows to add or to change (made, stopped, deleted, last work).
-        rollouts: new or changed rollouts; tasks: new or changed tasks.
-        claims: taken now; released: (budget, machine) given back now.
-        budget_versions: what the claims relied on; the commit checks them again.
-        holds: the whole truth for the group: what is not here is lifted.
-        calls_done: operator calls that have become rollouts or were refused, with the reason.
-        story: one line per decision, for people; goes into the group's history.
-        next_wake: the next moment at which anything could change without any input.
-    """
-
-    group: Group
-    machines: tuple[Machine, ...] = ()
-    rollouts: tuple[Rollout, ...] = ()
-    tasks: tuple[Task, ...] = ()
-    actions: tuple[Action, ...] = ()
-    claims: tuple[Claim, ...] = ()
-    released: tuple[tuple[BudgetId, MachineId], ...] = ()
-    budget_versions: Mapping[BudgetId, int] = field(default_factory=dict)
-    holds: tuple[Hold, ...] = ()
-    calls_done: tuple[tuple[str, str], ...] = ()
-    story: tuple[str, ...] = ()
-    next_wake: datetime | None = None

@@ -17,9 +17,9 @@ from datetime import datetime
 from upkeep.core import calls, scale
 from upkeep.core.admission import admit
 from upkeep.core.draft import Draft
-from upkeep.core.model import Plan, Snapshot
 from upkeep.core.rolling import settle_rollouts
 from upkeep.core.settle import settle_tasks
+from upkeep.core.snapshot import Plan, Snapshot
 from upkeep.core.systems import os_image
 
 

@@ -9,10 +9,9 @@ from datetime import datetime, timedelta
 
 from upkeep.core.budget import is_down
 from upkeep.core.draft import Draft
+from upkeep.core.hold import Hold, HoldReason
 from upkeep.core.model import (
     Health,
-    Hold,
-    HoldReason,
     Lifecycle,
     Machine,
     Priority,

@@ -8,7 +8,8 @@ that it fits.  Source: sheet os-image §2.6; STYLE §5 example 10.
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 
-from upkeep.core.model import HoldReason, Interval
+from upkeep.core.hold import HoldReason
+from upkeep.core.snapshot import Interval
 
 
 def is_open(interval: Interval, now: datetime) -> bool:

@@ -17,7 +17,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
-from upkeep.core.model import Action, GroupId, Health, MachineId, Plan, Snapshot
+from upkeep.core.model import GroupId, Health, MachineId
+from upkeep.core.snapshot import Action, Plan, Snapshot
 from upkeep.ports import MachineStatus
 
 

@@ -13,8 +13,9 @@ import traceback
 from collections.abc import Callable
 from datetime import datetime, timedelta
 
-from upkeep.core.model import GroupId, Plan
+from upkeep.core.model import GroupId
 from upkeep.core.plan import plan_group
+from upkeep.core.snapshot import Plan
 from upkeep.core.task import IllegalTransition
 from upkeep.engine.clock import EngineClock
 from upkeep.engine.fleet_store import FleetStore

@@ -27,7 +27,7 @@ from upkeep.api.database_errors import from_database
 from upkeep.api.serve_http import EdgeServer, keep_large_blocks_apart, raise_file_limit
 from upkeep.api.services import AGENT_ONLY, Services
 from upkeep.catalogue.blobs import BlobStore
-from upkeep.core.model import Plan
+from upkeep.core.snapshot import Plan
 from upkeep.core.version import ReplicationState
 from upkeep.engine.clock import EngineClock
 from upkeep.engine.executor import Executor

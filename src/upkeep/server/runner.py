@@ -14,7 +14,7 @@ from datetime import datetime, timedelta
 from functools import partial
 from typing import Protocol
 
-from upkeep.core.model import Plan
+from upkeep.core.snapshot import Plan
 from upkeep.engine.clock import EngineClock
 from upkeep.engine.executor import HEARTBEAT, Executor
 from upkeep.engine.fleet_store import ActionResult, FleetStore, LeasedAction

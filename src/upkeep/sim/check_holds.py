@@ -6,15 +6,8 @@ anew.  A reason about other machines (the batch before is open) is left to liven
 
 from datetime import datetime
 
-from upkeep.core.model import (
-    Health,
-    Hold,
-    HoldReason,
-    Lifecycle,
-    Machine,
-    MachineId,
-    System,
-)
+from upkeep.core.hold import Hold, HoldReason
+from upkeep.core.model import Health, Lifecycle, Machine, MachineId, System
 from upkeep.core.version import is_older, latest
 from upkeep.sim.check_budgets import limit_of
 from upkeep.sim.check_starts import inside

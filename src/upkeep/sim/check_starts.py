@@ -7,9 +7,7 @@ A rollback of a machine that has failed is the end of its work, not a beginning.
 from datetime import datetime, timedelta
 
 from upkeep.core.model import (
-    Action,
     GroupId,
-    Interval,
     Lifecycle,
     MachineId,
     Rollout,
@@ -19,6 +17,7 @@ from upkeep.core.model import (
     System,
     Task,
 )
+from upkeep.core.snapshot import Action, Interval
 from upkeep.core.task import TERMINAL, TaskState
 from upkeep.core.version import is_older
 from upkeep.sim.checkers import OURS, TAKES_DOWN, BlindChecker, Commit, Facts, RuleBroken

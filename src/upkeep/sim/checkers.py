@@ -11,7 +11,8 @@ from datetime import datetime, timedelta
 from math import inf
 from typing import Protocol
 
-from upkeep.core.model import Action, MachineId, Plan, Rollout, RolloutId, Task, Verb
+from upkeep.core.model import MachineId, Rollout, RolloutId, Task, Verb
+from upkeep.core.snapshot import Action, Plan
 from upkeep.core.task import TaskState
 from upkeep.engine.fleet_store import LeasedAction
 from upkeep.platforms.simulated import Call, SimulatedMachine

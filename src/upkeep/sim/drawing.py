@@ -17,12 +17,12 @@ from upkeep.core.model import (
     GroupId,
     GroupKind,
     Health,
-    Interval,
     Machine,
     MachineId,
     RollingPolicy,
 )
 from upkeep.core.rolling import policy_errors
+from upkeep.core.snapshot import Interval
 from upkeep.sim.kernel import moment, stream
 from upkeep.sim.memory_rows import BudgetSelector
 

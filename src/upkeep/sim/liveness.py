@@ -4,7 +4,8 @@
 """
 
 from upkeep.core.budget import is_down
-from upkeep.core.model import BudgetId, Health, Hold, HoldReason, Lifecycle, Machine, System
+from upkeep.core.hold import Hold, HoldReason
+from upkeep.core.model import BudgetId, Health, Lifecycle, Machine, System
 from upkeep.core.version import is_older, latest
 from upkeep.sim.check_budgets import limit_of
 from upkeep.sim.checkers import Facts

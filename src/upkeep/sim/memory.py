@@ -12,6 +12,7 @@ from datetime import datetime, timedelta
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from upkeep.core.health import AGENT_VERBS, renews_health
+from upkeep.core.hold import HoldReason
 from upkeep.core.model import (
     OPEN_STATES,
     Budget,
@@ -19,16 +20,14 @@ from upkeep.core.model import (
     Group,
     GroupId,
     Health,
-    HoldReason,
     Lifecycle,
     Machine,
     MachineId,
     Outcome,
-    Plan,
     Priority,
-    Snapshot,
     System,
 )
+from upkeep.core.snapshot import Plan, Snapshot
 from upkeep.core.task import IN_HAND, TaskState
 from upkeep.engine.fleet_store import (
     ActionResult,

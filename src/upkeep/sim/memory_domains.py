@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from upkeep.core.blame import LOST_MACHINES_MIN, RESUME_AFTER
-from upkeep.core.model import Domain, Group, Lifecycle, Machine, MachineId
+from upkeep.core.model import Group, Lifecycle, Machine, MachineId
+from upkeep.core.snapshot import Domain
 
 # Kind, name, and the group whose own it is (empty for zones and hosts).
 _DomainKey = tuple[str, str, str]

@@ -8,16 +8,8 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
-from upkeep.core.model import (
-    Budget,
-    Group,
-    GroupId,
-    Interval,
-    Machine,
-    MachineId,
-    OperatorCall,
-    RolloutId,
-)
+from upkeep.core.model import Budget, Group, GroupId, Machine, MachineId, RolloutId
+from upkeep.core.snapshot import Interval, OperatorCall
 from upkeep.core.version import ImageVersion
 from upkeep.sim.memory import MemoryStore
 from upkeep.sim.memory_rows import BudgetRow, BudgetSelector, GroupRow, MachineExtra

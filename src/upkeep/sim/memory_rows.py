@@ -9,25 +9,23 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 
 from upkeep.core.budget import is_down
+from upkeep.core.hold import Hold
 from upkeep.core.model import (
-    Action,
     Budget,
     BudgetId,
     Claim,
     Group,
     GroupId,
-    Hold,
-    Interval,
     Lifecycle,
     Machine,
     MachineId,
-    OperatorCall,
     Outcome,
     Rollout,
     RolloutId,
     System,
     Task,
 )
+from upkeep.core.snapshot import Action, Interval, OperatorCall
 from upkeep.core.version import ImageVersion
 
 

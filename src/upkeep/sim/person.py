@@ -13,12 +13,12 @@ from upkeep.core.model import (
     Lifecycle,
     Machine,
     MachineId,
-    OperatorCall,
     RolloutId,
     RolloutState,
     System,
     Verb,
 )
+from upkeep.core.snapshot import OperatorCall
 from upkeep.core.version import ImageVersion
 from upkeep.sim.checkers import Commit, Facts
 from upkeep.sim.drawing import DAY, Drawing

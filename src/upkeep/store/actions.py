@@ -12,7 +12,8 @@ from typing import Any
 from sqlalchemy import Connection, Row, case, exists, select, update
 
 from upkeep.core.health import AGENT_VERBS, renews_health
-from upkeep.core.model import Action, GroupId, Health, Lifecycle, MachineId, RolloutId, Verb
+from upkeep.core.model import GroupId, Health, Lifecycle, MachineId, RolloutId, Verb
+from upkeep.core.snapshot import Action
 from upkeep.engine.fleet_store import ActionResult, LeasedAction
 from upkeep.ports import MachineStatus, Power
 from upkeep.store import tables as t

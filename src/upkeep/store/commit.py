@@ -12,7 +12,9 @@ from typing import Any
 
 from sqlalchemy import Connection, and_, delete, insert, select, tuple_, update
 
-from upkeep.core.model import Action, Hold, Lifecycle, Machine, Plan, Rollout, Task
+from upkeep.core.hold import Hold
+from upkeep.core.model import Lifecycle, Machine, Rollout, Task
+from upkeep.core.snapshot import Action, Plan
 from upkeep.engine.fleet_store import ReadMark
 from upkeep.store import tables as t
 from upkeep.store.budget_rows import lock_budgets, recount

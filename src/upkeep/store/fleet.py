@@ -7,7 +7,8 @@ from typing import Any
 import msgspec
 from sqlalchemy import Connection, select, update
 
-from upkeep.core.model import GroupId, Health, Lifecycle, MachineId, Plan, Snapshot
+from upkeep.core.model import GroupId, Health, Lifecycle, MachineId
+from upkeep.core.snapshot import Plan, Snapshot
 from upkeep.engine.fleet_store import (
     ActionResult,
     LeasedAction,

@@ -6,7 +6,8 @@ from typing import Any
 
 from sqlalchemy import Connection, select
 
-from upkeep.core.model import Failure, HoldReason, System, Verb
+from upkeep.core.hold import HoldReason
+from upkeep.core.model import Failure, System, Verb
 from upkeep.core.task import TaskState
 from upkeep.store import tables as t
 from upkeep.store.database import from_us, from_us_or_none

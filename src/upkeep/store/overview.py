@@ -13,7 +13,8 @@ from typing import Any
 from sqlalchemy import Connection, Row, and_, case, exists, func, or_, select
 
 from upkeep.core.budget import allowed_down
-from upkeep.core.model import Budget, BudgetId, Health, HoldReason, Lifecycle, System, Verb
+from upkeep.core.hold import HoldReason
+from upkeep.core.model import Budget, BudgetId, Health, Lifecycle, System, Verb
 from upkeep.core.model import RolloutCode as Code
 from upkeep.core.model import RolloutState as State
 from upkeep.core.task import IN_HAND, TaskState

@@ -21,29 +21,26 @@ from upkeep.core.model import (
     Budget,
     BudgetId,
     Claim,
-    Domain,
     Failure,
     Group,
     GroupId,
     GroupKind,
     Health,
-    Interval,
     Lifecycle,
     Machine,
     MachineId,
-    OperatorCall,
     Outcome,
     Priority,
     Rollout,
     RolloutCode,
     RolloutId,
     RolloutState,
-    Snapshot,
     StartedBy,
     System,
     Task,
     Verb,
 )
+from upkeep.core.snapshot import Domain, Interval, OperatorCall, Snapshot
 from upkeep.core.task import TaskState
 from upkeep.core.version import ImageVersion, ReplicationState
 from upkeep.store import tables as t

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import IntEnum
 
-from upkeep.core.model import Health, HoldReason, Lifecycle, RolloutState, System
+from upkeep.core.hold import HoldReason
+from upkeep.core.model import Health, Lifecycle, RolloutState, System
 from upkeep.store.overview import GroupRow, HoldRow, MachineRow, Overview, RolloutRow
 from upkeep.web.looks import Look, is_down, look_of
 from upkeep.web.words import DOING, REASONS, cause, count, verdict

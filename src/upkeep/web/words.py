@@ -2,7 +2,8 @@
 
 from datetime import datetime
 
-from upkeep.core.model import Health, HoldReason, RolloutCode, RolloutState, Verb
+from upkeep.core.hold import HoldReason
+from upkeep.core.model import Health, RolloutCode, RolloutState, Verb
 from upkeep.core.task import TaskState
 from upkeep.store.overview import MachineRow, RolloutRow
 

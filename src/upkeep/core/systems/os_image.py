@@ -17,14 +17,12 @@ from dataclasses import replace
 from datetime import timedelta
 
 from upkeep.core.draft import Draft
+from upkeep.core.hold import Hold, HoldReason
 from upkeep.core.model import (
     Health,
-    Hold,
-    HoldReason,
     Lifecycle,
     Machine,
     MachineId,
-    OperatorCall,
     Priority,
     Rollout,
     RolloutCode,
@@ -35,6 +33,7 @@ from upkeep.core.model import (
 )
 from upkeep.core.refusals import UNREACHABLE, Refusal, refusal_by_owner
 from upkeep.core.rolling import open_batch, stop_rollout
+from upkeep.core.snapshot import OperatorCall
 from upkeep.core.task import TERMINAL, TaskState
 from upkeep.core.version import is_older, is_usable, latest
 

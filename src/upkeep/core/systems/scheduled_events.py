@@ -8,7 +8,8 @@ are free again.  Source: DESIGN §5 (notice).
 from dataclasses import replace
 
 from upkeep.core.draft import Draft, action_key
-from upkeep.core.model import Health, HoldReason, Machine, Rollout, System, Task, Verb
+from upkeep.core.hold import HoldReason
+from upkeep.core.model import Health, Machine, Rollout, System, Task, Verb
 from upkeep.core.refusals import (
     DISRUPTIVE,
     SOON,
