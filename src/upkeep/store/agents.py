@@ -196,6 +196,15 @@ def forget_deleted(connection: Connection) -> list[str]:
     return gone
 
 
+# What is known of the machine that its agent speaks of.
+_KNOWN = (
+    select(t.agents, t.machines.c.in_work, t.groups.c.image_name.label("group_image"))
+    .join(t.machines, t.machines.c.id == t.agents.c.machine_id)
+    .join(t.groups, t.groups.c.id == t.machines.c.group_id)
+    .where(t.agents.c.machine_id == bindparam("machine"))
+)
+
+
 def absorb(
     connection: Connection,
     machine_id: str,
@@ -219,16 +228,7 @@ def absorb(
         The group to announce if it was marked, and whether all was taken: False means that the
         same must be looked at again at the next check-in.
     """
-    row = connection.execute(
-        select(
-            t.agents,
-            t.machines.c.in_work,
-            t.groups.c.image_name.label("group_image"),
-        )
-        .join(t.machines, t.machines.c.id == t.agents.c.machine_id)
-        .join(t.groups, t.groups.c.id == t.machines.c.group_id)
-        .where(t.agents.c.machine_id == machine_id)
-    ).first()
+    row = connection.execute(_KNOWN, {"machine": machine_id}).first()
     if row is None:
         return None, True
     changed = {name: text for name, text in facts.items() if getattr(row, name) != text}
