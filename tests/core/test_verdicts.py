@@ -3,9 +3,12 @@
 from dataclasses import replace
 from datetime import timedelta
 
-from tests.core.story import Story, a_group, machines_of, one_version_newer, share
+from tests.core.story import Story, a_group, machines_of, one_version_newer, reasons, share
 
+from upkeep.core.hold import HoldReason
 from upkeep.core.model import (
+    Budget,
+    BudgetId,
     GroupKind,
     Health,
     Machine,
@@ -110,3 +113,15 @@ def test_the_rollback_after_the_verdict_confirms_it_when_the_machine_is_well_aga
     story.run(minutes=38)
     assert story.rollout().state is RolloutState.FAULTED
     assert story.rollout().guilty
+
+
+def test_who_waits_to_go_back_is_held_by_what_it_waits_for() -> None:
+    """A hold that names no budget would not be looked at again when the budget has a place."""
+    story = ill_on_newer(one_version_newer(machines_of(10)), "m2", "m3")
+    story.run(minutes=7)
+    assert story.rollout().state is RolloutState.RUNNING
+    story.budgets = (Budget(id=BudgetId("bu_group"), name="group", max_down=0, size={}),)
+    story.run_on(minutes=20)
+    assert story.rollout().state is RolloutState.ROLLING_BACK
+    assert reasons(story)["m0"] == HoldReason.BUDGET_SPENT
+    assert reasons(story)["m1"] == HoldReason.BUDGET_SPENT

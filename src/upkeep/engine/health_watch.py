@@ -25,6 +25,9 @@ from upkeep.ports import ProbeResult
 # An agent that has been silent for three of its intervals is not there.
 SILENT_INTERVALS = 3
 AGENT_INTERVAL_DEFAULT = timedelta(minutes=5)
+# Sweeps come every few seconds.  After so long without one it was this process that was away
+# (suspended, starved, hung), and nobody can have been heard.
+AWAY_AFTER = timedelta(minutes=2)
 
 
 @dataclass(slots=True)
@@ -60,6 +63,7 @@ class HealthWatch:
         # When each machine's next probe is due, soonest first; old entries are skipped.
         self._schedule: list[tuple[datetime, MachineId]] = []
         self._lock = threading.RLock()
+        self._swept_at: datetime | None = None
 
     def load(self, machines: Sequence[WatchedMachine], *, now: datetime) -> None:
         """Watch exactly these; what is known of a machine whose `watch_from` stands is kept."""
@@ -163,12 +167,21 @@ class HealthWatch:
     def sweep(self, *, now: datetime) -> int:
         """Grace periods that ended and agents that fell silent; answers how many changed."""
         with self._lock:
+            self._forgive_own_absence(now)
             changed = 0
             for watch in self._watches.values():
                 if watch.settings is not None and watch.outside is not None:
                     watch.outside = rules.expire(watch.settings, watch.outside, now=now.timestamp())
                 changed += self._write(watch, now=now, detail="")
             return changed
+
+    def _forgive_own_absence(self, now: datetime) -> None:
+        """Silence counts only while somebody listened."""
+        away = now - self._swept_at if self._swept_at is not None else timedelta(0)
+        self._swept_at = now
+        if away > AWAY_AFTER:
+            for watch in self._watches.values():
+                watch.agent_heard_at = min(now, watch.agent_heard_at + away)
 
     def _is_silent(self, watch: _Watch, now: datetime) -> bool:
         return now - watch.agent_heard_at > SILENT_INTERVALS * watch.agent_interval

@@ -16,7 +16,7 @@ does not begin when
 from dataclasses import replace
 from datetime import timedelta
 
-from upkeep.core.draft import Draft
+from upkeep.core.draft import Draft, subject_of
 from upkeep.core.hold import Hold, HoldReason
 from upkeep.core.model import (
     Health,
@@ -32,7 +32,7 @@ from upkeep.core.model import (
     Verb,
 )
 from upkeep.core.refusals import UNREACHABLE, Refusal, refusal_by_owner
-from upkeep.core.rolling import open_batch, stop_rollout
+from upkeep.core.rolling import open_batch, still_on_target, stop_rollout
 from upkeep.core.snapshot import OperatorCall
 from upkeep.core.task import TERMINAL, TaskState
 from upkeep.core.version import is_older, is_usable, latest
@@ -234,7 +234,12 @@ def _explain_outsiders(draft: Draft, rollout: Rollout, target: str) -> None:
     """Outdated machines that the open rollout does not hold open: left out, ended or new."""
     tasks = draft.tasks[rollout.id]
     left = []
+    going_back: set[MachineId] = set()
+    if rollout.state is RolloutState.ROLLING_BACK:
+        going_back = {subject_of(task) for task in still_on_target(draft, rollout)}
     for machine in outdated(draft, target):
+        if machine.id in going_back:
+            continue  # The gate says why it has not gone yet.
         task = tasks.get(machine.id)
         if task is None:
             left.append(machine)
