@@ -122,6 +122,8 @@ def test_who_waits_to_go_back_is_held_by_what_it_waits_for() -> None:
     assert story.rollout().state is RolloutState.RUNNING
     story.budgets = (Budget(id=BudgetId("bu_group"), name="group", max_down=0, size={}),)
     story.run_on(minutes=20)
+    story.publish("1.0.2")
+    story.rest()
     assert story.rollout().state is RolloutState.ROLLING_BACK
     assert reasons(story)["m0"] == HoldReason.BUDGET_SPENT
     assert reasons(story)["m1"] == HoldReason.BUDGET_SPENT
