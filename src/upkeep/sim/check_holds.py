@@ -92,11 +92,10 @@ class HoldChecker(BlindChecker):
                 claimed = (rule.id, other.id) in row.claims or other.id in released
                 size += present
                 used += claimed or (present and other.health is not Health.HEALTHY)
-        # A machine that leaves in this plan was still part of the size.
-        return used >= limit_of(rule, size) or self._leaves(commit)
-
-    def _leaves(self, commit: Commit) -> bool:
-        return any(m.lifecycle is not Lifecycle.PRESENT for m in commit.plan.machines)
+        # A machine that leaves in this plan was part of the size, one that joins was not yet.
+        changed = commit.plan.machines
+        joined = sum(m.lifecycle is Lifecycle.PRESENT for m in changed)
+        return len(changed) > joined or used >= limit_of(rule, size - joined)
 
 
 def _outdated(machine: Machine, target: str) -> bool:
