@@ -70,7 +70,7 @@ MUTANTS = (
         "the gate before a batch lets one ill machine more pass",
         "core/rolling.py",
         "if len(ill) > 1 and exceeds(len(ill), limit",
-        "if len(ill) > 2 and exceeds(len(ill) - 2, limit",
+        "if len(ill) > 2 and exceeds(len(ill) - 1, limit",
     ),
     _mutant(
         "the gate after a batch lets one failure more pass",

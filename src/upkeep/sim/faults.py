@@ -35,6 +35,7 @@ class Fault(StrEnum):
     CLOCK_BACK = "clock back"
     MACHINE_ILL = "machine ill"
     MACHINE_ILL_LONG = "machine ill for long"
+    MACHINES_ILL = "machines ill together"
     POWER_CUT = "power cut"
     AGENT_LOST = "agent lost"
     PROBER_LOST = "prober lost"
@@ -137,7 +138,8 @@ class Faults:
             at = self._draws.uniform(0, drawing.days) * DAY
             self._kernel.at(at, partial(self._strike, kind))
         # A fault of one machine meets one task only, so it has to come more often.
-        weights = [4 if kind in _OF_ONE_MACHINE else 1 for kind in kinds]
+        few = (*_OF_ONE_MACHINE, Fault.MACHINES_ILL)
+        weights = [4 if kind in few else 1 for kind in kinds]
         states = [*TaskState, *sorted(_SHORT), *sorted(_RARE), *sorted(_RARE)]
         for _ in range(round(rate * 16)):
             self._ambushes.append(
@@ -198,6 +200,8 @@ class Faults:
             return lambda machine: machine in members
         if kind in (Fault.HOST_LOST, Fault.ZONE_LOST):
             return self._lose_domain(kind, truth)
+        if kind is Fault.MACHINES_ILL:
+            return self._harm_several(truth)
         if kind in _OF_ONE_MACHINE:
             self._harm(kind, truth)
             return lambda machine: machine == truth.id
@@ -215,6 +219,16 @@ class Faults:
             self._world.cut_power(truth, now + self._draws.uniform(5, 900))
         else:
             self._world.lose_agent(truth, now + self._draws.uniform(60, 7_200))
+
+    def _harm_several(self, truth: Truth) -> Callable[[MachineId], bool]:
+        """Something that they share, and that is no domain: a database, a certificate."""
+        group = [t for t in self._world.machines.values() if t.group == truth.group]
+        others = self._draws.sample(group, min(len(group), self._draws.randint(1, 5)))
+        until = self._kernel.now + self._draws.uniform(0.1, 1.5) * DAY
+        struck = {t.id: t for t in (truth, *others)}
+        for each in struck.values():
+            self._world.make_ill(each, until)
+        return lambda machine: machine in struck
 
     def _lose_domain(self, kind: Fault, truth: Truth) -> Callable[[MachineId], bool]:
         what = "host" if kind is Fault.HOST_LOST else "zone"
