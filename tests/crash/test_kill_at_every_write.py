@@ -39,7 +39,7 @@ def prepare(folder: Path, version: str) -> None:
     now = to_us(datetime.now(UTC))
     # The good version is never waited out; the bad one is, so its wait is short, but long enough
     # for a machine that was rolled back to be seen healthy on a busy host.
-    policy = RollingPolicy(health_wait=timedelta(seconds=60 if version == "1.0.1" else 6))
+    policy = RollingPolicy(health_wait=timedelta(seconds=60 if version == "1.0.1" else 10))
     probe = {"protocol": "http", "port": 80, "path": "/", "interval_ms": 100}
     with database.write() as connection:
         connection.execute(

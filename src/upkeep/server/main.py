@@ -49,6 +49,10 @@ from upkeep.store.migrate import migrate
 
 log = logging.getLogger("upkeep.server")
 
+# Beyond it new containers fail to boot, with an error about path units that nobody understands.
+INOTIFY_INSTANCES = Path("/proc/sys/fs/inotify/max_user_instances")
+MANY_MACHINES = 256
+
 BACKLOG = 2_048
 # A long poll is given up at once when the server stops; the agent simply comes again.
 SHUTDOWN_S = 2
@@ -248,6 +252,11 @@ def _open_nspawn(root: Path, bridge: Bridge) -> Platform:
         raise SettingsError("platform nspawn needs root: start the server as root, or leave it out")
     root.mkdir(exist_ok=True, mode=0o700)
     _ensure(bridge, root)
+    if (room := room_for_machines(INOTIFY_INSTANCES)) < MANY_MACHINES:
+        log.warning(
+            "this host has room for some %d machines with a systemd each: for more, "
+            "sysctl -w fs.inotify.max_user_instances=%d", room, 4 * MANY_MACHINES,
+        )  # fmt: skip
     return NspawnPlatform(root, bridge=bridge)
 
 
@@ -296,6 +305,14 @@ def open_socket(address: str) -> socket.socket:
             f"cannot listen on {address}: {error.strerror}; is another server running there?"
         ) from error
     return listener
+
+
+def room_for_machines(limit: Path) -> int:
+    """How many containers this kernel lets root run: each systemd takes up to four instances."""
+    try:
+        return int(limit.read_text()) // 4
+    except (OSError, ValueError):
+        return MANY_MACHINES  # Nothing is known that speaks against it.
 
 
 def log_to_stderr() -> None:
