@@ -24,6 +24,7 @@ from upkeep.sim.checkers import OURS, TAKES_DOWN, BlindChecker, Commit, Facts, R
 from upkeep.sim.world import Truth
 
 STEP_MAX = timedelta(seconds=30)
+LOST_WITHIN = timedelta(minutes=5)
 
 # What ends from these has been worked on; what was only announced leaves no trace.
 _WORKED_ON = (
@@ -156,9 +157,15 @@ class StartChecker(BlindChecker):
             there = facts.world.in_domain(kind, name)
             if not any(truth.group == rollout.group for truth in there):
                 continue
-            away = [t for t in there if self._idle_and_away(t)]
-            if len(away) >= max(3, len(there)):
+            away = [self._lost_at(t) for t in there if self._idle_and_away(t)]
+            if len(away) >= max(3, len(there)) and max(away) - min(away) <= LOST_WITHIN:
                 raise RuleBroken("DOMAIN_LOST", f"{what}: {kind} {name} has been away for long")
+
+    def _lost_at(self, truth: Truth) -> datetime:
+        """When it was noticed: a process that died meanwhile sees some of them later."""
+        lost_at = self.facts.store.groups[truth.group].machines[truth.id].lost_at
+        assert lost_at is not None
+        return lost_at
 
     def _idle_and_away(self, truth: Truth) -> bool:
         facts = self.facts

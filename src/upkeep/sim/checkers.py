@@ -208,11 +208,12 @@ def learn(facts: Facts, plan: Plan, now: datetime) -> Commit:
 
 
 def _enter_in_hand(facts: Facts, task: Task) -> None:
-    if task.state in OURS or task.state is TaskState.BAKING:
-        facts.at_work[task.machine] = task
-    elif (work := facts.at_work.get(task.machine)) and work.rollout == task.rollout:
-        del facts.at_work[task.machine]
     machine = subject(task)
+    for key in dict.fromkeys((task.machine, machine)):
+        if task.state in OURS or task.state is TaskState.BAKING:
+            facts.at_work[key] = task
+        elif (work := facts.at_work.get(key)) and work.rollout == task.rollout:
+            del facts.at_work[key]
     held = facts.in_hand.get(machine)
     if task.state in OURS:
         if held is not None and held.rollout != task.rollout:
