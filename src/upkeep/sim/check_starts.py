@@ -234,8 +234,11 @@ class BatchChecker(BlindChecker):
             raise RuleBroken("PAUSE", f"{rollout.id}: the last batch ended at {closed:%H:%M:%S}")
 
     def _too_ill(self, rollout: Rollout, tasks: list[Task]) -> None:
-        """The gate before a batch, from the truth: machines long ill by themselves."""
-        if all(task.repair for task in tasks):
+        """The gate before a batch, from the truth: machines long ill by themselves.
+
+        A batch of ill machines passes: it repairs, by surge too.
+        """
+        if all(task.repair or self._is_ill(task.machine) for task in tasks):
             return
         taken = {task.machine for task in tasks}
         present = [t for t in self.facts.world.machines.values() if t.group == rollout.group]
@@ -251,6 +254,10 @@ class BatchChecker(BlindChecker):
         if len(ill) > 1 and 100 * len(ill) > percent * len(present):
             names = [truth.name for truth in ill]
             raise RuleBroken("TOO_ILL", f"{rollout.id} goes on although {names} are ill")
+
+    def _is_ill(self, machine: MachineId) -> bool:
+        truth = self.facts.truth(machine)
+        return truth is not None and (not truth.serves or self.facts.looks_ill(truth))
 
     def _is_present(self, group: GroupId, machine: MachineId) -> bool:
         row = self.facts.store.groups[group].machines.get(machine)
