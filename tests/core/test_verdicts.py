@@ -94,7 +94,7 @@ def test_neighbours_that_stay_well_explain_nothing() -> None:
     assert story.rollout().guilty
 
 
-def test_the_rollback_after_the_verdict_can_acquit_the_version() -> None:
+def test_the_rollback_after_the_verdict_can_exonerate_the_version() -> None:
     policy = RollingPolicy(auto_rollback=False, rollback_on_breach=True)
     story = one_version_newer(machines_of(5), policy=policy)
     story.ill_on = {("m0", "1.0.1"), ("m0", "1.0.0")}

@@ -80,7 +80,7 @@ def _verdict(
     return Verdict(code=code, failed=tuple(failed), guilty=guilty, evidence=evidence)
 
 
-def is_acquitted(failed: list[Task]) -> bool:
+def is_exonerated(failed: list[Task]) -> bool:
     """Whether the rollbacks that came after the verdict speak for the version.
 
     A lone machine that was left as it failed, until the suspected version was left by all, and is
