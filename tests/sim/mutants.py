@@ -131,10 +131,10 @@ MUTANTS = (
         "    if task.not_before > draft.now + rollout.policy.notice / 2:\n",
     ),
     _mutant(
-        "a window is still open after it has closed",
+        "a window opens early",
         "core/window.py",
         "        if is_open(window, now):\n",
-        "        if window.opens <= now < window.closes + 2 * reserve:\n",
+        "        if window.opens - reserve <= now < window.closes:\n",
     ),
     _mutant(
         "work starts while the clocks disagree",
@@ -143,11 +143,10 @@ MUTANTS = (
         "    if draft.snapshot.clock_stepped and rollout.batch == 0:\n",
     ),
     _mutant(
-        "what has not started anew counts as upgraded",
+        "what the platform calls done counts as well",
         "core/settle.py",
-        "    restarted = machine.boots > task.boots_before\n"
-        "    at_target = not rollout.target or machine.image == rollout.target\n",
-        "    restarted = machine.boots >= task.boots_before\n    at_target = True\n",
+        "    if machine.health is Health.HEALTHY and restarted and at_target:\n",
+        "    if restarted and at_target:\n",
     ),
     _mutant(
         "a guilty version is begun again by itself",
@@ -171,7 +170,7 @@ MUTANTS = (
         "an older fence is let through to the machine",
         "platforms/simulated.py",
         "    if fence < machine.fence:\n",
-        "    if fence < machine.fence - 1:\n",
+        "    if fence < machine.fence - 1000:\n",
     ),
     _mutant(
         "an action gets the same key again",

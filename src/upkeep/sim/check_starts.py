@@ -7,6 +7,7 @@ A rollback of a machine that has failed is the end of its work, not a beginning.
 from datetime import datetime, timedelta
 
 from upkeep.core.model import (
+    Failure,
     GroupId,
     Lifecycle,
     MachineId,
@@ -21,6 +22,7 @@ from upkeep.core.snapshot import Action, Interval
 from upkeep.core.task import TERMINAL, TaskState
 from upkeep.core.version import is_older
 from upkeep.sim.checkers import OURS, TAKES_DOWN, BlindChecker, Commit, Facts, RuleBroken
+from upkeep.sim.drawing import BAD
 from upkeep.sim.world import Truth
 
 STEP_MAX = timedelta(seconds=30)
@@ -202,6 +204,7 @@ class BatchChecker(BlindChecker):
             self._unfinished(rollout, tasks, commit.now)
             self._too_ill(rollout, tasks)
             self._spread(rollout, tasks)
+            self._too_many_failed(rollout, commit.now)
             self._newer(rollout, tasks)
             self._batches[(rollout_id, tasks[0].batch)] = tasks
 
@@ -286,6 +289,29 @@ class BatchChecker(BlindChecker):
         ]
         if len(failed) == len(ended) and len(failed) > 2:
             raise RuleBroken("SPREAD", f"{rollout.id}: {rollout.target} failed on all it touched")
+
+    def _too_many_failed(self, rollout: Rollout, now: datetime) -> None:
+        """The gate after a batch: machines that in truth the version broke, and that were well
+        again without it, against all that run it."""
+        broken = [
+            task
+            for task in self.facts.tasks.values()
+            if task.rollout == rollout.id
+            and task.state is TaskState.ROLLED_BACK
+            and task.healed
+            and not task.repair
+            and task.failure not in (Failure.NONE, Failure.PLATFORM)
+            and not task.stand_in
+            and self.facts.world.behaviour(rollout.group, rollout.target, self._name(task)) in BAD
+        ]
+        on_it = sum(
+            truth.group == rollout.group and truth.platform.image == rollout.target
+            for truth in self.facts.world.machines.values()
+        )
+        percent = rollout.policy.max_unhealthy_upgraded_percent
+        if 100 * len(broken) > percent * (len(broken) + on_it):
+            names = [self._name(task) for task in broken]
+            raise RuleBroken("GATE_AFTER", f"{rollout.id} goes on after {names} at {now:%H:%M:%S}")
 
     def _name(self, task: Task) -> str:
         return self.facts.names.get(task.machine, "")
