@@ -29,6 +29,7 @@ _AFTER_OTHERS = frozenset(
         HoldReason.NOT_IN_ROLLOUT,
         HoldReason.BATCH_OPEN,
         HoldReason.FAILED_HERE,
+        HoldReason.HALTED,
     }
 )
 _BUDGETS = frozenset({HoldReason.BUDGET_SPENT, HoldReason.BUDGET_RESERVED})
