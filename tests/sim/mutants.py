@@ -185,14 +185,6 @@ MUTANTS = (
         " != watch.settings:\n",
         "            if probe.settings != watch.settings:\n",
     ),
-    _mutant(
-        "a lease is not extended while the call runs",
-        "engine/executor.py",
-        "        return self._store.extend_lease(\n"
-        "            leased.action.key, fence=leased.fence, lease_until=self._clock.now() + LEASE\n"
-        "        )\n",
-        "        return True\n",
-    ),
 )
 
 

@@ -14,6 +14,7 @@ from functools import partial
 
 from upkeep.core.model import GroupId, MachineId, Task
 from upkeep.core.task import TaskState
+from upkeep.engine.fleet_store import LeasedAction
 from upkeep.platforms.simulated import Course, Reach, Verb
 from upkeep.ports import DriverError, DriverErrorKind
 from upkeep.sim.checkers import Commit, Facts
@@ -21,7 +22,7 @@ from upkeep.sim.drawing import DAY, Drawing
 from upkeep.sim.hosting import Hosting
 from upkeep.sim.kernel import Kernel, stream
 from upkeep.sim.memory import Killed
-from upkeep.sim.replica import Site
+from upkeep.sim.replica import Replica, Site
 from upkeep.sim.world import Truth, World
 
 
@@ -98,6 +99,15 @@ _SECONDS = {
     Verb.SWITCH_BACK: (5.0, 30.0),
     Verb.DELETE: (2.0, 10.0),
 }
+
+
+# A process that shall be frozen in mid-call is looked at so often, for a day.
+MID_CALL_LOOK_S = 7.0
+MID_CALL_TRIES = 12_000
+
+
+def _key_of(leased: LeasedAction) -> str:
+    return leased.action.key
 
 
 @dataclass(slots=True)
@@ -251,7 +261,9 @@ class Faults:
                 if awake:
                     self._hosting.kill(draws.choice(awake))
             case Fault.FREEZE:
-                if awake:
+                if awake and draws.random() < 0.5:
+                    self._freeze_in_mid_call(draws.choice(awake))
+                elif awake:
                     self._hosting.freeze(draws.choice(awake))
             case Fault.SECOND_PROCESS:
                 self._hosting.start_second()
@@ -264,6 +276,22 @@ class Faults:
             case _:
                 self._spoil_messages(kind)
         return True
+
+    def _freeze_in_mid_call(self, replica: Replica, tries: int = MID_CALL_TRIES) -> None:
+        """What fences are for: it wakes up and goes on while another one has taken over.
+
+        Calls are slow then, or else the other one would have finished long before.
+        """
+        if not self.on or not replica.alive or not tries:
+            return
+        if replica.in_flight:
+            leased = self._draws.choice(sorted(replica.in_flight.values(), key=_key_of))
+            slow_until = self._kernel.now + 3_600
+            self._episodes[leased.action.group] = (Fault.DRIVER_HANG, slow_until)
+            self._hosting.freeze(replica)
+        else:
+            wait = partial(self._freeze_in_mid_call, replica, tries - 1)
+            self._kernel.after(MID_CALL_LOOK_S, wait)
 
     def _step_clock(self, direction: int) -> None:
         wall, draws = self._site.wall, self._draws

@@ -17,7 +17,12 @@ from typing import Protocol
 
 from upkeep.agent.health import ProbeSettings, parse_settings
 from upkeep.core.model import GroupId, Health, MachineId
-from upkeep.engine.health_watch import SILENT_INTERVALS, DueProbe, HealthWatch
+from upkeep.engine.health_watch import (
+    AGENT_INTERVAL_DEFAULT,
+    SILENT_INTERVALS,
+    DueProbe,
+    HealthWatch,
+)
 from upkeep.ports import Power, ProbeResult
 from upkeep.sim.kernel import Kernel
 from upkeep.sim.memory import MemoryStore
@@ -114,6 +119,9 @@ class Witnesses:
         if settings is not None:
             probing = (settings.number_of_probes + 2) * self._probe_s
             settled = max(settled, settings.grace_period_s + probing)
+        if not self._world.agent_alive(truth):
+            # A process that has never heard it waits for three of the longest intervals.
+            settled = max(settled, (SILENT_INTERVALS + 1) * AGENT_INTERVAL_DEFAULT.total_seconds())
         restless = self._restless.setdefault(truth.name, _Restless(until=0.0))
         restless.until = max(restless.until, self._kernel.now + settled)
         restless.reported = None
