@@ -69,7 +69,7 @@ def test_an_expired_token_says_that_it_has_expired(server: Any) -> None:
     assert client.get("/v1/groups").status_code == 200
     server.clock.moved += timedelta(minutes=2)
     # An identity is remembered for about a second; the second question is past that.
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while (answer := client.get("/v1/groups")).status_code == 200:
         assert time.monotonic() < deadline, "the token never expired"
         time.sleep(0.05)

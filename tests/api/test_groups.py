@@ -37,7 +37,7 @@ def group_row(server: Any, name: str = "web") -> Any:
 
 
 def eventually(condition: Any) -> None:
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while not condition():
         assert time.monotonic() < deadline, "it never came true"
         time.sleep(0.02)

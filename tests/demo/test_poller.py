@@ -5,6 +5,7 @@ import json
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import ClassVar
 
@@ -20,16 +21,19 @@ WAIT_MAX_S = 30.0
 class Application(BaseHTTPRequestHandler):
     silent: ClassVar[set[str]] = set()
     is_free = threading.Event()
+    takes_s: ClassVar[float] = 0.0
 
     def do_GET(self) -> None:
         address = self.connection.getsockname()[0]
         if address in self.silent:
             self.is_free.wait(WAIT_MAX_S)
+        time.sleep(self.takes_s)
         body = json.dumps({"version": "1", "boot_id": address, "marker": "m"}).encode()
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
+        with suppress(OSError):  # Who asked may have given up.
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
 
     def log_message(self, format: str, *args: object) -> None:
         """Quiet."""
@@ -38,6 +42,7 @@ class Application(BaseHTTPRequestHandler):
 @pytest.fixture
 def poller() -> Iterator[Poller]:
     Application.silent, Application.is_free = set(), threading.Event()
+    Application.takes_s = 0.0
     server = ThreadingHTTPServer(("0.0.0.0", free_port()), Application)
     server.daemon_threads = True
     threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -50,6 +55,13 @@ def poller() -> Iterator[Poller]:
     Application.is_free.set()
     server.shutdown()
     server.server_close()
+
+
+def wait_for_polls(poller: Poller, count: int) -> None:
+    """So many rounds have been begun since the call."""
+    begun = poller.rounds
+    while poller.rounds < begun + count:
+        time.sleep(0.01)
 
 
 def wait_for_up(poller: Poller, names: set[str]) -> None:
@@ -95,6 +107,8 @@ def test_its_own_sleep_is_nobodys_failure(poller: Poller) -> None:
         time.sleep(2.0)
 
     assert poller.loop is not None
+    Application.takes_s = 0.3  # So that questions are on their way when it falls asleep.
+    wait_for_polls(poller, 20)
     asyncio.run_coroutine_threadsafe(oversleep(), poller.loop).result()
     wait_for_up(poller, {"a", "b", "c"})
     assert poller.end_phase().down_max == 0

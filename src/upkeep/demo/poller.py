@@ -73,6 +73,7 @@ class Poller:
         self._timeout_s = timeout_s
         self._prober = NetworkProber(allow_local=True)
         self._held_up = 0  # How often.
+        self.rounds = 0  # Begun since the start.
         self.loop: asyncio.AbstractEventLoop | None = None
         self._settled = threading.Condition()
         self._stopping = threading.Event()
@@ -107,6 +108,7 @@ class Poller:
             with self._settled:
                 tally = self._tally
                 tally.open += 1
+            self.rounds += 1
             task = asyncio.create_task(self._poll_all(number, tally))
             under_way.add(task)
             task.add_done_callback(under_way.discard)

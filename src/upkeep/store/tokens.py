@@ -20,8 +20,10 @@ SECRET_BYTES = 32
 
 
 def new_secret() -> str:
-    """256 random bits as text without dots."""
-    return secrets.token_urlsafe(SECRET_BYTES)
+    """256 random bits as text without dots, which no command line takes for an option."""
+    while (secret := secrets.token_urlsafe(SECRET_BYTES)).startswith("-"):
+        pass
+    return secret
 
 
 def hash_secret(secret: str) -> str:
