@@ -270,11 +270,14 @@ class BatchChecker(BlindChecker):
         """A version that fails on every machine must not get far."""
         if all(task.repair for task in tasks):
             return
-        ended = [
-            task
+        # As they are now: who fell ill during its notice has become a repair.
+        batches_now = [
+            [self.facts.tasks[(t.rollout, t.machine)] for t in batch]
             for (key, _), batch in self._batches.items()
-            if key == rollout.id and not all(t.repair for t in batch)
-            for task in batch
+            if key == rollout.id
+        ]
+        ended = [
+            task for batch in batches_now if not all(t.repair for t in batch) for task in batch
         ]
         batches = {task.batch for task in ended}
         if len(batches) < BATCHES_OF_A_BAD_VERSION:

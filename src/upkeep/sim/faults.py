@@ -104,6 +104,8 @@ _SECONDS = {
 # A process that shall be frozen in mid-call is looked at so often, for a day.
 MID_CALL_LOOK_S = 7.0
 MID_CALL_TRIES = 12_000
+# Not much longer than a lease: it wakes up while the one that took over is at it.
+MID_CALL_FREEZE_S = 300
 
 
 def _key_of(leased: LeasedAction) -> str:
@@ -288,7 +290,7 @@ class Faults:
             leased = self._draws.choice(sorted(replica.in_flight.values(), key=_key_of))
             slow_until = self._kernel.now + 3_600
             self._episodes[leased.action.group] = (Fault.DRIVER_HANG, slow_until)
-            self._hosting.freeze(replica)
+            self._hosting.freeze(replica, longest_s=MID_CALL_FREEZE_S)
         else:
             wait = partial(self._freeze_in_mid_call, replica, tries - 1)
             self._kernel.after(MID_CALL_LOOK_S, wait)

@@ -111,10 +111,10 @@ class Hosting:
     def kill(self, replica: Replica) -> None:
         replica.die()
 
-    def freeze(self, replica: Replica) -> None:
+    def freeze(self, replica: Replica, *, longest_s: float = 3_600) -> None:
         """It stands still for longer than its leases; somebody starts another one meanwhile."""
         kernel = self._site.kernel
-        until = kernel.now + self._draws.uniform(90, 3_600)
+        until = kernel.now + self._draws.uniform(90, longest_s)
         kernel.tell(f"process {replica.name} is frozen for {until - kernel.now:.0f} s")
         replica.freeze(until, in_mid_step=self._draws.random() < 0.5)
         self._pass_on_watch(replica)
