@@ -28,7 +28,7 @@ from fleet_stores import (
     new_sqlite,
     read,
 )
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from upkeep.core.model import GroupId, GroupKind, Health, MachineId, RollingPolicy, Verb
@@ -367,7 +367,17 @@ FIXED = settings(
 )
 
 
+# Two rollouts of one group that end at one moment, in two plans.
+SURGE = RollingPolicy(max_batch_percent=50, max_surge=True)
+ENDED_TOGETHER: list[tuple[Any, ...]] = [
+    *[(tick_late,), (work,), (park, "g_a", 1), (drained,), (tick,), (tick,)],
+    (see, 3, Health.UNKNOWN, False),
+    *[(work,)] * 26,
+]
+
+
 @settings(FIXED, max_examples=10)
+@example(policy=SURGE, happenings=ENDED_TOGETHER)
 @given(policy=POLICIES, happenings=happenings_of(24))
 def test_sqlite_is_the_simulators_store(
     sqlite_template: Path,
@@ -395,7 +405,7 @@ def test_postgresql_is_the_simulators_store(
 
 
 @pytest.mark.slow
-@settings(FIXED, max_examples=60, derandomize=False)
+@settings(FIXED, max_examples=60)
 @given(policy=POLICIES, happenings=happenings_of(60))
 def test_sqlite_is_the_simulators_store_in_long_stories(
     sqlite_template: Path,
@@ -403,7 +413,6 @@ def test_sqlite_is_the_simulators_store_in_long_stories(
     policy: RollingPolicy,
     happenings: list[tuple[Any, ...]],
 ) -> None:
-    """Others with every run."""
     real = new_sqlite(sqlite_template, tmp_path_factory.mktemp("fleet"))
     try:
         play(real, policy, happenings)

@@ -202,7 +202,7 @@ class MemoryStore:
             if budget not in self.budgets or self.budgets[budget].version != version:
                 return False
         self._write_group(row, plan.group)
-        self._write_rollouts(row, plan)
+        self._write_rollouts(row, plan, now)
         for key in plan.released:
             row.claims.pop(key, None)
         for claim in plan.claims:  # After: the same plan may give a place back and take it anew.
@@ -242,7 +242,7 @@ class MemoryStore:
             capacity=max(0, row.group.capacity + after.capacity - row.read_as.capacity),
         )
 
-    def _write_rollouts(self, row: GroupRow, plan: Plan) -> None:
+    def _write_rollouts(self, row: GroupRow, plan: Plan, now: datetime) -> None:
         for rollout in plan.rollouts:
             row.tasks.setdefault(rollout.id, {})
             if known := row.open.get(rollout.id):
@@ -254,9 +254,11 @@ class MemoryStore:
             row.tasks[task.rollout][task.machine] = task
         for rollout in plan.rollouts:
             if rollout.state not in OPEN_STATES:
-                row.past.insert(0, row.open.pop(rollout.id))
+                row.past.append(row.open.pop(rollout.id))
                 del row.tasks[rollout.id]
                 row.outcomes.pop(rollout.id, None)
+        # Newest first; those that ended at one moment, in two plans even, by their ids.
+        row.past.sort(key=lambda r: (r.ended_at or now, r.id), reverse=True)
 
     def _write_machine(self, row: GroupRow, after: Machine, now: datetime) -> None:
         """Only what the core owns: what was observed meanwhile is not written back."""
