@@ -104,12 +104,9 @@ _SECONDS = {
 # A process that shall be frozen in mid-call is looked at so often, for a day.
 MID_CALL_LOOK_S = 7.0
 MID_CALL_TRIES = 12_000
-# Not much longer than a lease: it wakes up while the one that took over is at it.
+# The lease runs out in the middle of a call, and it wakes up while the one that took over is at it.
+MID_CALL_LEFT_S = 180
 MID_CALL_FREEZE_S = 300
-
-
-def _key_of(leased: LeasedAction) -> str:
-    return leased.action.key
 
 
 @dataclass(slots=True)
@@ -286,14 +283,21 @@ class Faults:
         """
         if not self.on or not replica.alive or not tries:
             return
-        if replica.in_flight:
-            leased = self._draws.choice(sorted(replica.in_flight.values(), key=_key_of))
-            slow_until = self._kernel.now + 3_600
-            self._episodes[leased.action.group] = (Fault.DRIVER_HANG, slow_until)
+        under_way = [self._left_of(leased) for leased in replica.in_flight.values()]
+        if max(under_way, default=0.0) > MID_CALL_LEFT_S:
             self._hosting.freeze(replica, longest_s=MID_CALL_FREEZE_S)
-        else:
-            wait = partial(self._freeze_in_mid_call, replica, tries - 1)
-            self._kernel.after(MID_CALL_LOOK_S, wait)
+            return
+        for leased in replica.in_flight.values():
+            slow_until = self._kernel.now + 3 * 3_600
+            self._episodes[leased.action.group] = (Fault.DRIVER_HANG, slow_until)
+        wait = partial(self._freeze_in_mid_call, replica, tries - 1)
+        self._kernel.after(MID_CALL_LOOK_S, wait)
+
+    def _left_of(self, leased: LeasedAction) -> float:
+        """How many seconds the call has still to go."""
+        truth = self._world.machines.get(leased.machine_name)
+        call = truth.platform.call if truth is not None else None
+        return call.ends_at - self._kernel.now if call is not None else 0.0
 
     def _step_clock(self, direction: int) -> None:
         wall, draws = self._site.wall, self._draws
