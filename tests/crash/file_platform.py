@@ -1,11 +1,10 @@
 """A platform of files: machines that survive the server's death, with no hypervisor under them.
 
 It keeps the drivers' own journal (`platforms/journal.py`: keys, fences, results), so what is
-tested against it is what nspawn and libvirt do.  Every effect on a machine is appended to
-`effects.log`, one line each, flushed to disk before the call goes on: the truth to compare with.
+tested against it is what nspawn and libvirt do.  The record is the machine: a change and the key
+that made it are one atomic write, so that a process killed beside it has done both or neither.
 """
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -27,6 +26,7 @@ class FileFacts:
     kept: str = ""
     boots: int = 1
     running: bool = True
+    done: str = ""  # The keys of every change, in order, a space between them.
 
 
 class FilePlatform:
@@ -36,8 +36,9 @@ class FilePlatform:
         self._journal: MachineJournal[FileFacts] = MachineJournal(root / "records", FileFacts)
 
     def effects(self) -> list[str]:
-        path = self._root / "effects.log"
-        return path.read_text().splitlines() if path.exists() else []
+        """The keys of all changes ever made to the machines that are there."""
+        facts = [self._journal.read(name).facts for name in self._journal.names()]
+        return [key for each in facts if each is not None for key in each.done.split()]
 
     def observe(self, names: Sequence[str]) -> Sequence[MachineStatus]:
         return [self._status(name) for name in names]
@@ -59,8 +60,8 @@ class FilePlatform:
         with self._journal.call(spec.name, "create", key=key, fence=fence) as call:
             if call.is_answered or call.step == "made":
                 return
-            self._effect(key)
-            call.write(FileFacts(version=spec.image.version), step="made", uuid=spec.uuid)
+            facts = FileFacts(version=spec.image.version, done=key)
+            call.write(facts, step="made", uuid=spec.uuid)
 
     def start(self, name: str, *, key: str, fence: int) -> None:
         self._change(name, "start", key, fence, lambda f: replace(f, running=True))
@@ -88,7 +89,6 @@ class FilePlatform:
     def delete(self, name: str, *, key: str, fence: int) -> None:
         with self._journal.call(name, "delete", key=key, fence=fence) as call:
             if not call.is_answered and call.step != "gone":
-                self._effect(key)
                 call.write(None, step="gone")
 
     def _change(self, name, verb, key, fence, change):  # type: ignore[no-untyped-def]
@@ -98,11 +98,4 @@ class FilePlatform:
             facts = call.record.facts
             if facts is None:
                 raise DriverError(DriverErrorKind.NOT_FOUND, f"no machine {name}", retryable=False)
-            self._effect(key)
-            call.write(change(facts), step="changed")
-
-    def _effect(self, key: str) -> None:
-        with (self._root / "effects.log").open("a") as log:
-            log.write(key + "\n")
-            log.flush()
-            os.fsync(log.fileno())
+            call.write(replace(change(facts), done=f"{facts.done} {key}"), step="changed")
