@@ -284,10 +284,15 @@ def test_a_poll_waits_and_a_command_ends_it(server: Any, agent: Agent) -> None:
 def test_a_poll_is_not_answered_twice_for_one_command(server: Any, agent: Agent) -> None:
     drain(server, agent)
     eventually(lambda: agent.check_in().json()["commands"] != [])
-    began = time.monotonic()
-    reply = agent.poll(wait=1).json()
-    assert time.monotonic() - began >= 0.9
-    assert len(reply["commands"]) == 1  # At its end it is said again.
+    waited = []
+    for _ in range(3):
+        began = time.monotonic()
+        reply = agent.poll(wait=1).json()
+        waited.append(time.monotonic() - began)
+        assert len(reply["commands"]) == 1  # At its end it is said again.
+    # The command's own wake-up may come after the check-in that has brought it, and end one poll
+    # early; more than that would be an agent that asks without a pause.
+    assert sum(seconds < 0.9 for seconds in waited) <= 1
 
 
 def test_a_poll_is_answered_when_the_probe_changes(server: Any, agent: Agent) -> None:
