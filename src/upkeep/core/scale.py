@@ -62,7 +62,7 @@ def propose(draft: Draft) -> None:
 
 def _leaving(draft: Draft) -> list[Machine]:
     """Machines that left the group and are still there, in no open rollout of scaling."""
-    under_way = {task.machine for task in _open_tasks(draft)}
+    under_way = {task.machine for task in _open_tasks(draft, System.SCALE)}
     return sorted(
         (
             m
@@ -73,10 +73,10 @@ def _leaving(draft: Draft) -> list[Machine]:
     )
 
 
-def _open_tasks(draft: Draft) -> list[Task]:
+def _open_tasks(draft: Draft, system: System) -> list[Task]:
     return [
         task
-        for rollout in draft.open_rollouts(System.SCALE)
+        for rollout in draft.open_rollouts(system)
         for task in draft.tasks_of(rollout)
         if task.state not in TERMINAL
     ]
@@ -86,7 +86,7 @@ def _keep_who_is_wanted_again(draft: Draft, surplus: int) -> None:
     """Removals that still wait (for a budget, say) when the capacity was raised are dropped."""
     waiting = [
         task
-        for task in _open_tasks(draft)
+        for task in _open_tasks(draft, System.SCALE)
         if draft.rollouts[task.rollout].verb is Verb.DELETE
         and task.state is TaskState.HELD
         and draft.machines[task.machine].lifecycle is Lifecycle.PRESENT
@@ -108,23 +108,13 @@ def _switched_off(draft: Draft, live: list[Machine]) -> list[Machine]:
 
 def _called_away(draft: Draft) -> set[MachineId]:
     """Machines that a person is deleting; the capacity does not count them any more."""
-    return {
-        task.machine
-        for rollout in draft.open_rollouts(System.OPERATOR)
-        if rollout.verb is Verb.DELETE
-        for task in draft.tasks_of(rollout)
-        if task.state not in TERMINAL
-    }
+    calls = _open_tasks(draft, System.OPERATOR)
+    return {t.machine for t in calls if draft.rollouts[t.rollout].verb is Verb.DELETE}
 
 
 def _standing_in(draft: Draft) -> set[MachineId]:
     """New machines of a surge that have not replaced theirs yet: both are there for a while."""
-    return {
-        task.stand_in
-        for rollout in draft.open_rollouts(System.OS_IMAGE)
-        for task in draft.tasks_of(rollout)
-        if task.stand_in and task.state not in TERMINAL
-    }
+    return {task.stand_in for task in _open_tasks(draft, System.OS_IMAGE) if task.stand_in}
 
 
 def _may_try(draft: Draft, verb: Verb) -> bool:

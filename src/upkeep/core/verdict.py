@@ -21,10 +21,9 @@ def exceeds(count: int, percent: int, *, of: int) -> bool:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
-    """Halt, why, because of whom, and whether the version is to blame."""
+    """Halt, why, and whether the version is to blame."""
 
     code: RolloutCode
-    failed: tuple[Task, ...]
     guilty: bool
     evidence: str
 
@@ -77,7 +76,7 @@ def _verdict(
         f"{failed[0].detail}. Rolled back and well again: {sum(t.healed for t in failed)}. "
         f"Machines of the same zones without it: {ill} of {len(control)} fell ill."
     )
-    return Verdict(code=code, failed=tuple(failed), guilty=guilty, evidence=evidence)
+    return Verdict(code=code, guilty=guilty, evidence=evidence)
 
 
 def is_exonerated(failed: list[Task]) -> bool:
