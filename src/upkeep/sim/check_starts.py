@@ -270,14 +270,11 @@ class BatchChecker(BlindChecker):
         """A version that fails on every machine must not get far."""
         if all(task.repair for task in tasks):
             return
-        # As they are now: who fell ill during its notice has become a repair.
-        batches_now = [
-            [self.facts.tasks[(t.rollout, t.machine)] for t in batch]
-            for (key, _), batch in self._batches.items()
-            if key == rollout.id
-        ]
         ended = [
-            task for batch in batches_now if not all(t.repair for t in batch) for task in batch
+            task
+            for batch in self._batches_now(rollout)
+            if not all(t.repair for t in batch)
+            for task in batch
         ]
         batches = {task.batch for task in ended}
         if len(batches) < BATCHES_OF_A_BAD_VERSION:
@@ -285,27 +282,36 @@ class BatchChecker(BlindChecker):
         failed = [
             t
             for t in ended
-            if self.facts.tasks[(t.rollout, t.machine)].state
-            in (TaskState.FAILED, TaskState.ROLLED_BACK)
-            and self.facts.world.behaviour(rollout.group, rollout.target, self._name(t))
-            not in ("good", "slow_boot")
+            if t.state in (TaskState.FAILED, TaskState.ROLLED_BACK) and self._is_bad_for(rollout, t)
         ]
         if len(failed) == len(ended) and len(failed) > 2:
             raise RuleBroken("SPREAD", f"{rollout.id}: {rollout.target} failed on all it touched")
 
+    def _batches_now(self, rollout: Rollout) -> list[list[Task]]:
+        """Who was taken together, as they are now: one that fell ill in its notice is a repair."""
+        return [
+            [self.facts.tasks[(t.rollout, t.machine)] for t in batch]
+            for (key, _), batch in self._batches.items()
+            if key == rollout.id
+        ]
+
+    def _is_bad_for(self, rollout: Rollout, task: Task) -> bool:
+        name = self.facts.names.get(task.machine, "")
+        return self.facts.world.behaviour(rollout.group, rollout.target, name) in BAD
+
     def _too_many_failed(self, rollout: Rollout, now: datetime) -> None:
         """The gate after a batch: machines that in truth the version broke, and that were well
         again without it, against all that run it."""
+        taken = {t.machine: t for batch in self._batches_now(rollout) for t in batch}
         broken = [
             task
-            for task in self.facts.tasks.values()
-            if task.rollout == rollout.id
-            and task.state is TaskState.ROLLED_BACK
+            for task in taken.values()
+            if task.state is TaskState.ROLLED_BACK
             and task.healed
             and not task.repair
             and task.failure not in (Failure.NONE, Failure.PLATFORM)
             and not task.stand_in
-            and self.facts.world.behaviour(rollout.group, rollout.target, self._name(task)) in BAD
+            and self._is_bad_for(rollout, task)
         ]
         on_it = sum(
             truth.group == rollout.group and truth.platform.image == rollout.target
@@ -313,11 +319,8 @@ class BatchChecker(BlindChecker):
         )
         percent = rollout.policy.max_unhealthy_upgraded_percent
         if 100 * len(broken) > percent * (len(broken) + on_it):
-            names = [self._name(task) for task in broken]
+            names = [self.facts.names[task.machine] for task in broken]
             raise RuleBroken("GATE_AFTER", f"{rollout.id} goes on after {names} at {now:%H:%M:%S}")
-
-    def _name(self, task: Task) -> str:
-        return self.facts.names.get(task.machine, "")
 
     def _newer(self, rollout: Rollout, tasks: list[Task]) -> None:
         rows = self.facts.store.groups[rollout.group].machines
