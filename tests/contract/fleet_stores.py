@@ -185,17 +185,7 @@ class SqlBackend:
 
     def add_call(self, group: str, call: OperatorCall, *, now: datetime) -> None:
         with self.database.write() as connection:
-            calls.create(
-                connection,
-                call_id=call.id,
-                group_id=group,
-                verb=call.verb,
-                machines=call.machines,
-                target=call.target,
-                force=call.force,
-                actor=call.actor,
-                now=now,
-            )
+            calls.create(connection, group, call, now=now)
 
     def add_blackout(self, group: str, blackout: Interval, *, now: datetime) -> None:
         self._blackouts += 1

@@ -7,30 +7,19 @@ at the group, usually within milliseconds.
 import asyncio
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime
 
 from upkeep.api.auth import Actor
 from upkeep.api.problems import InputError, ProblemKind
 from upkeep.api.services import Services
-from upkeep.core.model import Verb
+from upkeep.core.model import MachineId, Verb
+from upkeep.core.snapshot import OperatorCall
 from upkeep.store import calls, rollouts
 
 # Longer than a plan of the largest group takes; a caller's own patience is not less.
 ANSWER_MAX_S = 5.0
 # The feed says when to look; without it (another replica plans the group) we look so often.
 LOOK_EVERY_S = 0.5
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Call:
-    id: str
-    group: str
-    verb: Verb
-    machines: tuple[str, ...]
-    target: str
-    force: bool
-    actor: str
 
 
 async def ask(
@@ -49,20 +38,19 @@ async def ask(
         InputError: REFUSED with the planner's words; UNAVAILABLE if it has not come to it yet:
             the call stays, and will be carried out.
     """
-    call = _Call(
+    call = OperatorCall(
         id=services.ids.new("c"),
-        group=group_id,
         verb=verb,
-        machines=tuple(machines),
+        machines=tuple(MachineId(machine) for machine in machines),
         target=target,
         force=force,
         actor=actor.name,
     )
     until = time.monotonic() + ANSWER_MAX_S
-    made_at = await asyncio.to_thread(_write, services, call)
+    made_at = await asyncio.to_thread(_write, services, group_id, call)
     services.store.announce(group_id)
     while time.monotonic() < until:
-        rollout = await asyncio.to_thread(_rollout_of, services, call, made_at)
+        rollout = await asyncio.to_thread(_rollout_of, services, group_id, call, made_at)
         if rollout is not None:
             return rollout
         await services.notify.wait(group_id, timeout_s=LOOK_EVERY_S)
@@ -73,25 +61,17 @@ async def ask(
     )
 
 
-def _write(services: Services, call: _Call) -> datetime:
+def _write(services: Services, group_id: str, call: OperatorCall) -> datetime:
     """The call's row; answers when it was made."""
     now = services.clock.now()
     with services.database.write() as connection:
-        calls.create(
-            connection,
-            call_id=call.id,
-            group_id=call.group,
-            verb=call.verb,
-            machines=call.machines,
-            target=call.target,
-            force=call.force,
-            actor=call.actor,
-            now=now,
-        )
+        calls.create(connection, group_id, call, now=now)
     return now
 
 
-def _rollout_of(services: Services, call: _Call, made_at: datetime) -> str | None:
+def _rollout_of(
+    services: Services, group_id: str, call: OperatorCall, made_at: datetime
+) -> str | None:
     """The rollout that the planner has made of it, or None while it has not.
 
     Raises:
@@ -106,7 +86,7 @@ def _rollout_of(services: Services, call: _Call, made_at: datetime) -> str | Non
             return None
         rollout = rollouts.started_by_call(
             connection,
-            call.group,
+            group_id,
             call.verb,
             since=made_at,
             machine=call.machines[0] if call.machines else "",

@@ -35,7 +35,8 @@ from upkeep.api.shapes import (
     text_cursor,
 )
 from upkeep.core.health import HealthSource
-from upkeep.core.model import GroupKind, Health, Lifecycle, RollingPolicy, Verb
+from upkeep.core.model import GroupKind, Health, Lifecycle, MachineId, RollingPolicy, Verb
+from upkeep.core.snapshot import OperatorCall
 from upkeep.store import calls, groups, images, rollouts, story
 from upkeep.store.database import from_us
 from upkeep.store.policies import policy_from_json, policy_to_json
@@ -335,16 +336,14 @@ def _call_away(
         return
     here = groups.machine_ids(connection, row.id)
     if here:
-        calls.create(
-            connection,
-            call_id=services.ids.new("c"),
-            group_id=row.id,
+        call = OperatorCall(
+            id=services.ids.new("c"),
             verb=Verb.DELETE,
-            machines=here,
+            machines=tuple(MachineId(machine) for machine in here),
             force=True,
             actor=actor.name,
-            now=now,
         )
+        calls.create(connection, row.id, call, now=now)
 
 
 def _new_values(services: Services, data: GroupNew) -> dict[str, Any]:

@@ -87,7 +87,7 @@ class Staging:
             )
             groups = mark_users_of_image(connection, image, now=now)
         for group in groups:
-            self._store.wake(group)
+            self._store.announce(group)
 
     def _users(self, image: str, version: str, region: str) -> list[str]:
         """Platforms with groups of this image in the region, whose format the version has."""

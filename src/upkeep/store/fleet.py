@@ -158,10 +158,6 @@ class SqlFleetStore:
         """A transaction of somebody else has marked the group and was committed."""
         self._on_mark(GroupId(group))
 
-    def wake(self, group: str) -> None:
-        """A group was marked by somebody else's transaction, which is committed."""
-        self._on_mark(GroupId(group))
-
     def _marked(self, group: str | None) -> bool:
         if group is not None:
             self.announce(group)
