@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests import ballast
 
 from upkeep.agent import identity, journal
 
@@ -26,15 +27,10 @@ class SmallAgent:
     log: Path
 
     def fill(self) -> None:
-        with (self.state / "ballast").open("ab", buffering=0) as file:
-            while True:
-                try:
-                    file.write(b"x" * 4096)
-                except OSError:
-                    return
+        ballast.fill(self.state)
 
     def make_room(self) -> None:
-        (self.state / "ballast").unlink()
+        ballast.make_room(self.state)
 
 
 @pytest.fixture

@@ -26,6 +26,7 @@ import pytest
 from psycopg import errors as postgres_errors
 from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
+from tests import ballast
 from tests.api.conftest import TestClock as ControlledClock
 
 from upkeep.api.database_errors import from_database
@@ -68,15 +69,10 @@ class SmallDisk:
     def fill(self) -> None:
         """Until not a byte fits; the database's log starts anew, so that it has no room either."""
         self.sql("PRAGMA wal_checkpoint(TRUNCATE)")
-        with (self.state / "ballast").open("ab", buffering=0) as file:
-            while True:
-                try:
-                    file.write(b"x" * 4096)
-                except OSError:
-                    return
+        ballast.fill(self.state)
 
     def make_room(self) -> None:
-        (self.state / "ballast").unlink()
+        ballast.make_room(self.state)
 
     def sql(self, statement: str) -> str:
         """The first row that it answers; asked inside, since SQLite resolves /proc's links."""

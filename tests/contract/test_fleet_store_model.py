@@ -10,6 +10,7 @@ fences, operators and the passing of time come in any order.  Two things may dif
 """
 
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -385,11 +386,8 @@ def test_sqlite_is_the_simulators_store(
     policy: RollingPolicy,
     happenings: list[tuple[Any, ...]],
 ) -> None:
-    real = new_sqlite(sqlite_template, tmp_path_factory.mktemp("fleet"))
-    try:
+    with closing(new_sqlite(sqlite_template, tmp_path_factory.mktemp("fleet"))) as real:
         play(real, policy, happenings)
-    finally:
-        real.close()
 
 
 @settings(FIXED, max_examples=5)
@@ -397,11 +395,8 @@ def test_sqlite_is_the_simulators_store(
 def test_postgresql_is_the_simulators_store(
     postgres_url: str, policy: RollingPolicy, happenings: list[tuple[Any, ...]]
 ) -> None:
-    real = new_postgres(postgres_url)
-    try:
+    with closing(new_postgres(postgres_url)) as real:
         play(real, policy, happenings)
-    finally:
-        real.close()
 
 
 @pytest.mark.slow
@@ -413,8 +408,5 @@ def test_sqlite_is_the_simulators_store_in_long_stories(
     policy: RollingPolicy,
     happenings: list[tuple[Any, ...]],
 ) -> None:
-    real = new_sqlite(sqlite_template, tmp_path_factory.mktemp("fleet"))
-    try:
+    with closing(new_sqlite(sqlite_template, tmp_path_factory.mktemp("fleet"))) as real:
         play(real, policy, happenings)
-    finally:
-        real.close()

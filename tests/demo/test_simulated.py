@@ -1,12 +1,10 @@
 """`upkeep demo --platform simulated`: the whole product but for the hypervisor, without root."""
 
-import json
 import re
-import subprocess
-import sys
 from typing import Any
 
 import pytest
+from tests.demo.demo_run import run_demo
 
 pytestmark = pytest.mark.slow  # 12 s: two processes, two rolls.
 
@@ -17,19 +15,10 @@ MACHINES = 4
 @pytest.fixture(scope="module")
 def report(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     file = tmp_path_factory.mktemp("demo") / "demo.json"
-    done = subprocess.run(
-        [
-            *(sys.executable, "-m", "upkeep", "demo", "--platform", "simulated"),
-            *("--machines", str(MACHINES), "--exit", "--json", str(file)),
-        ],
-        capture_output=True,
-        text=True,
-        timeout=TIMEOUT_S,
-        check=False,
+    document, said = run_demo(
+        file, "--platform", "simulated", "--machines", str(MACHINES), timeout_s=TIMEOUT_S
     )
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert re.search(r"most machines down at once: 1\b", done.stderr)
-    document: dict[str, Any] = json.loads(file.read_text())
+    assert re.search(r"most machines down at once: 1\b", said)
     return document
 
 

@@ -1,9 +1,14 @@
 """One server and one set of images for every module here: each brings its own group."""
 
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+# The platforms of the contract suite are those of these tests.
+sys.path.insert(0, str(Path(__file__).parents[1] / "contract"))
+
 from tests.machines.real_fleet import RealFleet, real_fleet
 
 # Counts its runs on the data volume, and ends when the test lets it, or after a minute.

@@ -5,9 +5,7 @@ same images, the same poller outside, the same clearing of the host.
 """
 
 import json
-import os
 import re
-import shutil
 import signal
 import subprocess
 import time
@@ -18,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from platforms import nspawn_missing
 
 from upkeep.catalogue.build import BuiltImage
 from upkeep.cli.client import Client
@@ -27,15 +26,6 @@ from upkeep.demo.stage import Stage, build_images, connect, free_port, open_stag
 
 # For any one condition: ten times what it takes on an idle machine.
 WAIT_MAX_S = 120.0
-
-
-def nspawn_missing() -> str:
-    if os.geteuid() != 0:
-        return "needs root"
-    for command in ("systemd-nspawn", "mmdebstrap", "ip"):
-        if shutil.which(command) is None:
-            return f"needs {command}"
-    return ""
 
 
 @dataclass(slots=True)

@@ -1,12 +1,9 @@
 """The main job, end to end on real machines: `upkeep demo` as a newcomer runs it."""
 
-import json
-import subprocess
-import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.demo.demo_run import run_demo
 
 TIMEOUT_S = 600
 
@@ -14,16 +11,7 @@ TIMEOUT_S = 600
 @pytest.fixture(scope="module")
 def report(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     file = tmp_path_factory.mktemp("demo") / "demo.json"
-    done = subprocess.run(
-        [sys.executable, "-m", "upkeep", "demo", "--exit", "--json", str(file)],
-        capture_output=True,
-        text=True,
-        timeout=TIMEOUT_S,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    document: dict[str, Any] = json.loads(Path(file).read_text())
-    return document
+    return run_demo(file, timeout_s=TIMEOUT_S)[0]
 
 
 @pytest.mark.machines

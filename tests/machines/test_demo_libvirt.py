@@ -3,12 +3,10 @@
 Apart from test_demo.py, so that `-k libvirt` finds it.
 """
 
-import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from tests.demo.demo_run import run_demo
 
 pytestmark = pytest.mark.machines
 
@@ -19,18 +17,8 @@ TIMEOUT_S = 1_800
 
 def test_libvirt_machines_roll_one_at_a_time_and_halt_a_broken_version(tmp_path: Path) -> None:
     file = tmp_path / "demo.json"
-    done = subprocess.run(
-        [
-            *(sys.executable, "-m", "upkeep", "demo", "--platform", "libvirt"),
-            *("--machines", str(MACHINES), "--exit", "--json", str(file)),
-        ],
-        capture_output=True,
-        text=True,
-        timeout=TIMEOUT_S,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    report = json.loads(file.read_text())
+    options = ("--platform", "libvirt", "--machines", str(MACHINES))
+    report, _ = run_demo(file, *options, timeout_s=TIMEOUT_S)
     assert report["platform"] == "libvirt"
     assert len(report["machines"]) == MACHINES
     for machine in report["machines"]:

@@ -8,7 +8,6 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import urllib.request
 import uuid
 from collections.abc import Callable, Iterator
@@ -17,9 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "contract"))
-
 from platform_fleet import Fleet
 from platforms import APP_PORT, NSPAWN, NSPAWN_BRIDGE, nowhere, nspawn_missing, wait_for
 
