@@ -1,6 +1,8 @@
 """The watch over health: whose silence counts, and what a probe from before the work is worth."""
 
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
+from errno import ENOSPC
 
 from upkeep.core.model import Health, MachineId
 from upkeep.engine.fleet_store import Sighting, WatchedMachine
@@ -19,8 +21,11 @@ class Rows:
 
     def __init__(self) -> None:
         self.health: dict[str, Health] = {}
+        self.is_full = False
 
     def observe(self, machine: MachineId, sighting: Sighting, *, now: datetime) -> bool:
+        if self.is_full:
+            raise OSError(ENOSPC, "No space left on device")
         self.health[machine] = sighting.health
         return True
 
@@ -80,6 +85,55 @@ def test_a_short_delay_is_no_absence() -> None:
     watch.sweep(now=START + 2 * MINUTE)
     watch.sweep(now=START + 3.5 * MINUTE)
     assert rows.health == {M0: Health.UNKNOWN}
+
+
+def test_an_agent_that_promises_to_call_more_often_is_missed_sooner() -> None:
+    watch, rows = watching()  # Until it is heard, five minutes is what it is allowed.
+    watch.sweep(now=START)
+    watch.heard(M0, now=START + 30 * SECOND, interval=MINUTE)
+    now = sweep_for(watch, 3.4, begin=START)
+    assert rows.health == {}
+    sweep_for(watch, 0.2, begin=now)
+    assert rows.health == {M0: Health.UNKNOWN}
+
+
+def test_silence_that_was_forgotten_is_seen_anew() -> None:
+    watch, rows = watching()
+    watch.heard(M0, now=START, interval=MINUTE)
+    now = sweep_for(watch, 4, begin=START)
+    watch.heard(M0, now=now, interval=MINUTE)
+    assert rows.health == {M0: Health.HEALTHY}
+    sweep_for(watch, 4, begin=now)
+    assert rows.health == {M0: Health.UNKNOWN}
+
+
+def test_the_grace_period_ends_without_a_probe() -> None:
+    watch, rows = watching(
+        source="outside", probe={**PROBE, "grace_period_s": 60}, health=Health.INITIALIZING
+    )
+    now = sweep_for(watch, 0.9, begin=START)
+    assert rows.health == {}
+    sweep_for(watch, 0.2, begin=now)
+    assert rows.health == {M0: Health.UNHEALTHY}
+
+
+def test_what_a_full_disk_refused_is_written_when_there_is_room() -> None:
+    watch, rows = watching()
+    other = watched(machine=MachineId("m1"))
+    watch.update([other], now=START)
+    rows.is_full = True
+    now = START + 20 * MINUTE
+    for _ in range(3):
+        now += 2 * SECOND
+        with suppress(OSError):
+            watch.sweep(now=now)
+    with suppress(OSError):
+        watch.reported(
+            M0, Health.UNHEALTHY, now=now, interval=MINUTE, detail="its own probe failed"
+        )
+    rows.is_full = False
+    watch.sweep(now=now + 2 * SECOND)
+    assert rows.health == {M0: Health.UNHEALTHY, "m1": Health.UNKNOWN}
 
 
 def test_a_probe_sent_before_the_work_says_nothing_after_it() -> None:

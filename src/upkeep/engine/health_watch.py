@@ -14,7 +14,7 @@ import heapq
 import threading
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 from upkeep.agent import health as rules
 from upkeep.core.health import HealthSource, combine
@@ -28,6 +28,7 @@ AGENT_INTERVAL_DEFAULT = timedelta(minutes=5)
 # Sweeps come every few seconds.  After so long without one it was this process that was away
 # (suspended, starved, hung), and nobody can have been heard.
 AWAY_AFTER = timedelta(minutes=2)
+NEVER = datetime.max.replace(tzinfo=UTC)
 
 
 @dataclass(slots=True)
@@ -42,6 +43,7 @@ class _Watch:
     answers: bool
     written: Health
     next_probe_at: datetime
+    look_at: datetime = NEVER
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,6 +64,8 @@ class HealthWatch:
         self._watches: dict[MachineId, _Watch] = {}
         # When each machine's next probe is due, soonest first; old entries are skipped.
         self._schedule: list[tuple[datetime, MachineId]] = []
+        # When each machine's health may change with nobody saying a word; old entries are skipped.
+        self._looks: list[tuple[datetime, MachineId]] = []
         self._lock = threading.RLock()
         self._swept_at: datetime | None = None
 
@@ -83,6 +87,7 @@ class HealthWatch:
                     continue
                 watch = _begin(machine, known, now)
                 self._watches[machine.machine] = watch
+                self._look_by(watch, now)
                 if watch.settings is not None and watch.source is not HealthSource.INSIDE:
                     self._schedule_probe(watch, now)
 
@@ -148,6 +153,7 @@ class HealthWatch:
                 silent = self._is_silent(watch, now)
                 watch.agent_heard_at = now
                 watch.agent_interval = interval
+                self._look_by(watch, _silent_at(watch))
                 if silent:
                     self._write(watch, now=now, detail="the agent is back")
 
@@ -162,18 +168,50 @@ class HealthWatch:
             watch.agent_heard_at = now
             watch.agent_interval = interval
             watch.inside = inside
+            self._look_by(watch, _silent_at(watch))
             return self._write(watch, now=now, detail=detail)
 
     def sweep(self, *, now: datetime) -> int:
-        """Grace periods that ended and agents that fell silent; answers how many changed."""
+        """Grace periods that ended and agents that fell silent; answers how many changed.
+
+        It looks only at machines whose time has come: a fleet that checks in costs nothing here.
+        """
         with self._lock:
             self._forgive_own_absence(now)
+            due: list[tuple[datetime, MachineId]] = []
+            while self._looks and self._looks[0][0] <= now:
+                due.append(heapq.heappop(self._looks))
             changed = 0
-            for watch in self._watches.values():
-                if watch.settings is not None and watch.outside is not None:
-                    watch.outside = rules.expire(watch.settings, watch.outside, now=now.timestamp())
-                changed += self._write(watch, now=now, detail="")
+            try:
+                while due:
+                    at, machine = due[-1]
+                    watch = self._watches.get(machine)
+                    if watch is not None and watch.look_at == at:
+                        changed += self._look(watch, now)
+                    due.pop()
+            finally:  # A write that failed: these are looked at next time.
+                for look in due:
+                    heapq.heappush(self._looks, look)
             return changed
+
+    def _look(self, watch: _Watch, now: datetime) -> bool:
+        if watch.settings is not None and watch.outside is not None:
+            watch.outside = rules.expire(watch.settings, watch.outside, now=now.timestamp())
+        changed = self._write(watch, now=now, detail="")
+        watch.look_at = NEVER
+        if not self._is_silent(watch, now):
+            self._look_by(watch, _silent_at(watch))
+        if watch.outside is not None and watch.outside.grace_ends_at is not None:
+            # Without a grace period it waits for the first probe, and this is long past.
+            ends_at = datetime.fromtimestamp(watch.outside.grace_ends_at, UTC)
+            if ends_at > now:
+                self._look_by(watch, ends_at)
+        return changed
+
+    def _look_by(self, watch: _Watch, at: datetime) -> None:
+        if at < watch.look_at:
+            watch.look_at = at
+            heapq.heappush(self._looks, (at, watch.machine.machine))
 
     def _forgive_own_absence(self, now: datetime) -> None:
         """Silence counts only while somebody listened."""
@@ -184,13 +222,15 @@ class HealthWatch:
                 watch.agent_heard_at = min(now, watch.agent_heard_at + away)
 
     def _is_silent(self, watch: _Watch, now: datetime) -> bool:
-        return now - watch.agent_heard_at > SILENT_INTERVALS * watch.agent_interval
+        return now > _silent_at(watch)
 
     def _write(self, watch: _Watch, *, now: datetime, detail: str) -> bool:
         health = self._effective(watch, now)
         if health is watch.written:
             return False
         metrics = watch.outside.metrics if watch.outside is not None else rules.NO_METRICS
+        # What a full disk refuses is tried again at the next sweep.
+        self._look_by(watch, now)
         changed = self._store.observe(
             watch.machine.machine,
             Sighting(
@@ -202,7 +242,6 @@ class HealthWatch:
             ),
             now=now,
         )
-        # Only now: what a full disk refused is written at the next look.
         watch.written = health
         return changed
 
@@ -216,6 +255,11 @@ class HealthWatch:
             outside_answers=watch.answers,
             agent_silent=self._is_silent(watch, now),
         )
+
+
+def _silent_at(watch: _Watch) -> datetime:
+    """After this moment its agent counts as silent, unless it is heard before."""
+    return watch.agent_heard_at + SILENT_INTERVALS * watch.agent_interval
 
 
 def _same_watch(known: WatchedMachine, machine: WatchedMachine) -> bool:
