@@ -1,6 +1,7 @@
 """The watch over health: whose silence counts, and what a probe from before the work is worth."""
 
 from contextlib import suppress
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from errno import ENOSPC
 
@@ -21,7 +22,11 @@ class Rows:
 
     def __init__(self) -> None:
         self.health: dict[str, Health] = {}
+        self.machines: list[WatchedMachine] = []
         self.is_full = False
+
+    def watched(self) -> list[WatchedMachine]:
+        return [replace(m, health=self.health.get(m.machine, m.health)) for m in self.machines]
 
     def observe(self, machine: MachineId, sighting: Sighting, *, now: datetime) -> bool:
         if self.is_full:
@@ -45,8 +50,9 @@ def watched(**changes: object) -> WatchedMachine:
 
 def watching(**changes: object) -> tuple[HealthWatch, Rows]:
     rows = Rows()
+    rows.machines = [watched(**changes)]
     watch = HealthWatch(rows)
-    watch.load([watched(**changes)], now=START)
+    watch.load(rows.watched(), now=START)
     return watch, rows
 
 
@@ -73,9 +79,53 @@ def test_a_process_that_was_away_itself_calls_nobody_silent() -> None:
     now = sweep_for(watch, 1, begin=START)
     woken = now + timedelta(hours=2)  # Suspended, with everything that it should have heard.
     watch.sweep(now=woken)
+    watch.heard(M0, now=woken, interval=MINUTE)
+    later = sweep_for(watch, 3, begin=woken)
     assert rows.health == {}
-    sweep_for(watch, 2.5, begin=woken)
-    assert rows.health == {M0: Health.UNKNOWN}  # Two minutes of silence were left, and passed.
+    sweep_for(watch, 0.2, begin=later)
+    assert rows.health == {M0: Health.UNKNOWN}
+
+
+def test_what_a_process_remembers_that_was_away_is_worth_nothing() -> None:
+    watch, rows = watching(source="outside", probe=PROBE, health=Health.UNHEALTHY)
+    watch.sweep(now=START)
+    rows.health[M0] = Health.HEALTHY  # Another process watched meanwhile.
+    woken = START + timedelta(hours=1)
+    watch.reported(M0, Health.HEALTHY, now=woken, interval=MINUTE, detail="reported")
+    sweep_for(watch, 1, begin=woken)
+    assert rows.health == {M0: Health.HEALTHY}
+
+
+def test_what_another_process_wrote_last_is_put_right_when_the_rows_are_read_again() -> None:
+    watch, rows = watching()
+    watch.sweep(now=START)
+    rows.health[M0] = Health.UNHEALTHY  # It woke up with an old message in its hands, and died.
+    watch.load(rows.watched(), now=START + 30 * SECOND)
+    watch.sweep(now=START + 31 * SECOND)
+    assert rows.health == {M0: Health.HEALTHY}
+
+
+def test_a_machine_in_work_is_left_as_the_work_has_it() -> None:
+    watch, rows = watching()
+    watch.sweep(now=START)
+    rows.health[M0] = Health.INITIALIZING
+    watch.load(rows.watched(), now=START + 30 * SECOND)
+    watch.sweep(now=START + 31 * SECOND)
+    assert rows.health == {M0: Health.INITIALIZING}
+
+
+def test_work_that_ended_by_a_clock_ahead_of_ours_blinds_nobody() -> None:
+    watch, rows = watching(source="outside", probe=PROBE)
+    ahead = watched(
+        source="outside",
+        probe=PROBE,
+        health=Health.INITIALIZING,
+        watch_from=START + timedelta(hours=1),
+    )
+    watch.update([ahead], now=START + MINUTE)
+    probes = [p for p in watch.due(now=START + MINUTE, limit=10) if p.begun_at >= START + MINUTE]
+    assert watch.probed(probes[-1], ProbeResult(answered=True, status=200), now=START + MINUTE)
+    assert rows.health == {M0: Health.HEALTHY}
 
 
 def test_a_short_delay_is_no_absence() -> None:
@@ -127,13 +177,20 @@ def test_what_a_full_disk_refused_is_written_when_there_is_room() -> None:
         now += 2 * SECOND
         with suppress(OSError):
             watch.sweep(now=now)
-    with suppress(OSError):
-        watch.reported(
-            M0, Health.UNHEALTHY, now=now, interval=MINUTE, detail="its own probe failed"
-        )
     rows.is_full = False
     watch.sweep(now=now + 2 * SECOND)
-    assert rows.health == {M0: Health.UNHEALTHY, "m1": Health.UNKNOWN}
+    assert rows.health == {M0: Health.UNKNOWN, "m1": Health.UNKNOWN}
+
+
+def test_a_report_that_a_full_disk_refused_is_not_forgotten() -> None:
+    watch, rows = watching()
+    watch.sweep(now=START)
+    rows.is_full = True
+    with suppress(OSError):
+        watch.reported(M0, Health.UNHEALTHY, now=START, interval=MINUTE, detail="its own probe")
+    rows.is_full = False
+    watch.sweep(now=START + 2 * SECOND)
+    assert rows.health == {M0: Health.UNHEALTHY}
 
 
 def test_a_probe_sent_before_the_work_says_nothing_after_it() -> None:

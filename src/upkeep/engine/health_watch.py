@@ -1,7 +1,8 @@
 """Watches the health of machines: what the prober and the agents say becomes a row's health.
 
-One object a process.  Its memory is a cache: after a restart it begins from the rows, with every
-agent counted as heard from just now.  It writes only when a machine's effective health, or what
+One object a process.  Its memory is a cache: after a restart, and when the process itself was away
+(suspended, starved) so that another may have watched, it begins from the rows, with every agent
+counted as heard from just now.  It writes only when a machine's effective health, or what
 its application asks of a rollout, changes; everything else stays in memory.
 
 When a machine's `watch_from` moves (an action on it has ended), all that was seen before is
@@ -25,8 +26,8 @@ from upkeep.ports import ProbeResult
 # An agent that has been silent for three of its intervals is not there.
 SILENT_INTERVALS = 3
 AGENT_INTERVAL_DEFAULT = timedelta(minutes=5)
-# Sweeps come every few seconds.  After so long without one it was this process that was away
-# (suspended, starved, hung), and nobody can have been heard.
+# Sweeps come every few seconds.  After so long without one it was this process that was away:
+# nobody can have been heard, and what it remembers of anybody is worth nothing.
 AWAY_AFTER = timedelta(minutes=2)
 NEVER = datetime.max.replace(tzinfo=UTC)
 
@@ -34,6 +35,7 @@ NEVER = datetime.max.replace(tzinfo=UTC)
 @dataclass(slots=True)
 class _Watch:
     machine: WatchedMachine
+    begun_at: datetime
     settings: rules.ProbeSettings | None
     outside: rules.Health | None
     source: HealthSource
@@ -67,7 +69,7 @@ class HealthWatch:
         # When each machine's health may change with nobody saying a word; old entries are skipped.
         self._looks: list[tuple[datetime, MachineId]] = []
         self._lock = threading.RLock()
-        self._swept_at: datetime | None = None
+        self._awake_at: datetime | None = None
 
     def load(self, machines: Sequence[WatchedMachine], *, now: datetime) -> None:
         """Watch exactly these; what is known of a machine whose `watch_from` stands is kept."""
@@ -84,6 +86,10 @@ class HealthWatch:
                 known = self._watches.get(machine.machine)
                 if known is not None and _same_watch(known.machine, machine):
                     known.machine = machine
+                    if machine.health not in (known.written, Health.INITIALIZING):
+                        # Another process wrote what this one does not believe.
+                        known.written = machine.health
+                        self._look_by(known, now)
                     continue
                 watch = _begin(machine, known, now)
                 self._watches[machine.machine] = watch
@@ -127,10 +133,11 @@ class HealthWatch:
     def probed(self, probe: DueProbe, result: ProbeResult, *, now: datetime) -> bool:
         """One probe came back; True if the machine's health changed."""
         with self._lock:
+            self._wake_up(now)
             watch = self._watches.get(probe.machine)
             if watch is None or watch.settings is None or watch.outside is None:
                 return False
-            if probe.begun_at < watch.machine.watch_from or probe.settings != watch.settings:
+            if probe.begun_at < watch.begun_at or probe.settings != watch.settings:
                 return False  # It looked at the machine before the work on it ended.
             observation = rules.judge(
                 watch.settings,
@@ -148,6 +155,7 @@ class HealthWatch:
     def heard(self, machine: MachineId, *, now: datetime, interval: timedelta) -> None:
         """The agent checked in and nothing has changed; costs no write."""
         with self._lock:
+            self._wake_up(now)
             watch = self._watches.get(machine)
             if watch is not None:
                 silent = self._is_silent(watch, now)
@@ -162,6 +170,7 @@ class HealthWatch:
     ) -> bool:
         """The agent's own view of its application changed; True if the machine's health did."""
         with self._lock:
+            self._wake_up(now)
             watch = self._watches.get(machine)
             if watch is None:
                 return False
@@ -177,7 +186,7 @@ class HealthWatch:
         It looks only at machines whose time has come: a fleet that checks in costs nothing here.
         """
         with self._lock:
-            self._forgive_own_absence(now)
+            self._wake_up(now)
             due: list[tuple[datetime, MachineId]] = []
             while self._looks and self._looks[0][0] <= now:
                 due.append(heapq.heappop(self._looks))
@@ -213,13 +222,13 @@ class HealthWatch:
             watch.look_at = at
             heapq.heappush(self._looks, (at, watch.machine.machine))
 
-    def _forgive_own_absence(self, now: datetime) -> None:
-        """Silence counts only while somebody listened."""
-        away = now - self._swept_at if self._swept_at is not None else timedelta(0)
-        self._swept_at = now
-        if away > AWAY_AFTER:
-            for watch in self._watches.values():
-                watch.agent_heard_at = min(now, watch.agent_heard_at + away)
+    def _wake_up(self, now: datetime) -> None:
+        """Notice that this process was away, before anything that it remembers is believed."""
+        if self._awake_at is not None and now - self._awake_at > AWAY_AFTER:
+            machines = self._store.watched()
+            self._watches.clear()
+            self.update(machines, now=now)
+        self._awake_at = now
 
     def _is_silent(self, watch: _Watch, now: datetime) -> bool:
         return now > _silent_at(watch)
@@ -282,6 +291,8 @@ def _begin(machine: WatchedMachine, known: _Watch | None, now: datetime) -> _Wat
             outside = rules.Health(seen, since=now.timestamp(), grace_ends_at=None)
     return _Watch(
         machine=machine,
+        # The clock that ended the work may have been ahead of ours.
+        begun_at=min(machine.watch_from, now),
         settings=settings,
         outside=outside,
         source=HealthSource(machine.source),

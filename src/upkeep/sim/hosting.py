@@ -10,6 +10,9 @@ from collections.abc import Callable
 from upkeep.sim.checkers import Facts
 from upkeep.sim.replica import Replica, Site
 
+# The product reads the rows of all watched machines anew so often (server/runner.py).
+RELOAD_S = 30.0
+
 
 class Hosting:
     def __init__(
@@ -94,6 +97,12 @@ class Hosting:
             if self._watcher is not None and self._watcher.alive:
                 self._sees_again()
 
+    def _reload_watch(self) -> None:
+        """What a process wrote that woke up with an old mind is seen by the one that watches."""
+        watcher = self._watcher
+        if watcher is not None and watcher.witnesses is not None:
+            watcher.guarded(watcher.witnesses.reload)
+
     def _sees_again(self) -> None:
         self._facts.watch_begins()
         self._facts.watched_since = max(self._site.kernel.now, self.blind_until)
@@ -120,6 +129,7 @@ class Hosting:
         self._pass_on_watch(replica)
         kernel.after(self._draws.uniform(10, 120), self._ensure)
         kernel.at(until + 1, self._find_watcher)
+        kernel.at(until + RELOAD_S, self._reload_watch)
         kernel.at(until + self._draws.uniform(30, 600), lambda: self._retire(replica))
 
     def start_second(self) -> None:
