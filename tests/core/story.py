@@ -5,6 +5,7 @@ prober would do, by literal rules that a test sets before it calls `run`:
 
 - an action takes a minute; while it runs its machine is INITIALIZING; a minute after it has ended
   the machine is seen HEALTHY, or UNHEALTHY if (machine, version) is among `ill_on`;
+- a machine of `never_drained` does not say that it has moved its work away;
 - `refused[(machine, verb)]` makes the platform fail with that kind, for good;
 - `at(minute, ...)` makes something happen at a moment.
 
@@ -129,6 +130,7 @@ class Story:
         # The script.
         self.ill_on: set[tuple[str, str]] = set()
         self.refused: dict[tuple[str, Verb], str] = {}
+        self.never_drained: set[str] = set()
         self.dark: set[str] = set()  # Zones that nobody can look into.
         self.action_takes = MINUTE
         self.seen_after = MINUTE
@@ -311,6 +313,8 @@ class Story:
 
     def begin(self, action: Action) -> None:
         if action.verb is Verb.DRAIN:
+            if action.machine in self.never_drained:
+                return
             self._at(self.now + self.action_takes, lambda: self.drained(action))
             return
         if action.machine in self.machines:

@@ -4,9 +4,15 @@ from dataclasses import replace
 from datetime import timedelta
 
 import pytest
-from tests.core.story import START, machines_of, share
+from tests.core.story import START, machines_of, one_version_newer, share
 
-from upkeep.core.budget import Ledger, allowed_down, is_reserved, percent_down
+from upkeep.core.budget import (
+    RESERVED_LOOK,
+    Ledger,
+    allowed_down,
+    is_reserved,
+    percent_down,
+)
 from upkeep.core.hold import HoldReason
 from upkeep.core.model import (
     Budget,
@@ -19,6 +25,7 @@ from upkeep.core.model import (
     Priority,
     RolloutId,
     System,
+    Verb,
 )
 
 
@@ -210,3 +217,25 @@ def test_who_has_waited_does_not_go_before_older_or_more_urgent_work() -> None:
     older = START - timedelta(hours=3)
     assert not is_reserved(waiting, priority=Priority.OTHER, waiting_since=older, now=START)
     assert not is_reserved(waiting, priority=Priority.OPERATOR, waiting_since=START, now=START)
+
+
+def test_what_is_spent_is_named_before_what_others_wait_for() -> None:
+    """Work that waits for the one must not look as if it waited for the other, and keep it."""
+    waited = (Priority.OTHER, START - timedelta(hours=2))
+    first = budget("first", max_down=1, waiting_elsewhere=waited)
+    spent = budget("spent", max_down=0)
+    assert refusal(ledger(first, spent), "m0") is HoldReason.BUDGET_SPENT
+    assert refusal(ledger(first), "m0") is HoldReason.BUDGET_RESERVED
+
+
+def test_who_gave_way_looks_again_when_the_work_before_it_has_gone_without_a_word() -> None:
+    waited = (Priority.OTHER, START - timedelta(hours=2))
+    gives_way = replace(share(20), waiting_elsewhere=waited)
+    story = one_version_newer(machines_of(5), budgets=(gives_way,))
+    story.rest()
+    assert story.hold("m0") is HoldReason.BUDGET_RESERVED
+    assert story.next_wake is not None
+    assert START < story.next_wake <= START + RESERVED_LOOK
+    story.budgets = (share(20),)  # Nobody marks the group.
+    story.run(minutes=10)
+    assert story.sent(Verb.REPLACE_OS_DISK)[0] == "m0"

@@ -3,10 +3,17 @@
 from dataclasses import replace
 from datetime import timedelta
 
-from tests.core.story import Story, machines_of, one_version_newer
+from tests.core.story import Story, machines_of, one_version_newer, share
 
 from upkeep.core.hold import HoldReason
-from upkeep.core.model import Budget, BudgetId, Health, RollingPolicy, Verb
+from upkeep.core.model import (
+    Budget,
+    BudgetId,
+    Health,
+    RollingPolicy,
+    RolloutState,
+    Verb,
+)
 from upkeep.core.task import TaskState
 
 MINUTE = timedelta(minutes=1)
@@ -62,4 +69,49 @@ def test_forced_work_goes_on() -> None:
     story.call(Verb.REPLACE_OS_DISK, "m0", force=True)
     story.at(10, lambda: story.see("m3", Health.UNHEALTHY))
     story.run(minutes=31)
+    assert story.sent(Verb.REPLACE_OS_DISK) == ["m0"]
+
+
+def one_lost_while_the_other_is_done(**fields: timedelta) -> Story:
+    """A batch of m0 and m1: m0 has ended when m1, which still drains, is lost."""
+    policy = RollingPolicy(
+        max_batch_percent=50, max_unhealthy_percent=50, drain_timeout=40 * MINUTE, **fields
+    )
+    story = one_version_newer(machines_of(4), policy=policy, budgets=(share(50),))
+    story.never_drained = {"m1"}
+    story.at(20, lambda: story.see("m1", Health.UNKNOWN))
+    return story
+
+
+def test_a_batch_whose_last_machine_was_let_go_is_judged_before_the_next() -> None:
+    story = one_lost_while_the_other_is_done()
+    story.ill_on = {("m0", "1.0.1"), ("m2", "1.0.1"), ("m3", "1.0.1")}
+    story.run(minutes=60)
+    assert story.rollout().state is RolloutState.FAULTED
+    assert story.rollout().guilty
+    assert story.batches() == [["m0", "m1"]]
+
+
+def test_a_batch_whose_last_machine_was_let_go_is_followed_by_the_pause() -> None:
+    story = one_lost_while_the_other_is_done(pause_between_batches=30 * MINUTE)
+    story.run(minutes=21)
+    assert story.hold("m2") is HoldReason.PAUSE_BETWEEN_BATCHES
+    story.run(minutes=49.9)
+    assert story.batches() == [["m0", "m1"]]
+    story.run(minutes=52)
+    assert story.batches() == [["m0", "m1"], ["m2"]]  # m1, unknown, has the other place.
+
+
+def test_while_nobody_knows_when_it_may_begin_announced_work_keeps_no_place() -> None:
+    story = announced()
+    story.at(10, lambda: setattr(story, "group", replace(story.group, paused=True)))
+    story.run(minutes=29.9)
+    assert [c.machine for c in story.claims] == ["m0"]
+    story.run(minutes=31)
+    assert story.claims == []
+    assert story.hold("m0") is HoldReason.PAUSED
+    story.group = replace(story.group, paused=False)
+    story.rest()
+    assert story.hold("m0") is HoldReason.NOTICE  # Announced anew, with the whole notice.
+    story.run_on(minutes=31)
     assert story.sent(Verb.REPLACE_OS_DISK) == ["m0"]

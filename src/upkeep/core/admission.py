@@ -98,6 +98,10 @@ def _refusal_between_batches(draft: Draft, rollout: Rollout) -> Refusal | None:
     if unfinished:
         text = f"batch {rollout.batch} ends: {len(unfinished)} of its machines are in hand"
         return HoldReason.BATCH_OPEN, None, text
+    if rollout.batch > 0 and rollout.batch_closed_at is None:
+        # The last of it was withdrawn a moment ago, in this plan: first its gate, then its pause.
+        draft.wake_at(draft.now + SOON)
+        return HoldReason.BATCH_OPEN, None, f"batch {rollout.batch} has ended and is judged"
     until = pause_until(rollout, now=draft.now)
     if is_old_leaving(draft, rollout):
         text = "the machines that the last batch replaced are removed"

@@ -27,6 +27,9 @@ from upkeep.core.model import (
 
 # Work held on a budget for so long is served before newer work of other groups.
 STARVED_AFTER = timedelta(hours=1)
+# The work that went first may end without a word to those behind it (cancelled, held by something
+# else): they look again.
+RESERVED_LOOK = timedelta(minutes=5)
 
 
 def percent_down(percent: int, *, size: int) -> int:
@@ -113,14 +116,16 @@ class Ledger:
         now: datetime,
     ) -> Hold | None:
         """Why the machine cannot be taken down now; None when every budget has a place."""
-        for budget in self.of(machine):
-            if machine in self._counted[budget.id]:
-                continue  # Down already: taking it costs nobody anything more.
+        # Down already in a budget: taking it costs nobody anything more there.
+        asked = [b for b in self.of(machine) if machine not in self._counted[b.id]]
+        # What is spent comes first: work that waits for one budget keeps no place in another.
+        for budget in asked:
             zone = self._zone(budget, machine)
             used = self._used.get((budget.id, zone), 0)
             allowed = self._allowed(budget, zone)
             if used + 1 > allowed:
                 return _spent(budget, zone, used, allowed, machine, system, priority)
+        for budget in asked:
             if is_reserved(budget, priority=priority, waiting_since=waiting_since, now=now):
                 return Hold(
                     machine=machine,

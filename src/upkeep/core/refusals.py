@@ -7,7 +7,7 @@ lost domain, then windows and blackouts), what stops one machine, and last the b
 
 from datetime import datetime, timedelta
 
-from upkeep.core.budget import is_down
+from upkeep.core.budget import RESERVED_LOOK, is_down
 from upkeep.core.draft import Draft
 from upkeep.core.hold import Hold, HoldReason
 from upkeep.core.model import (
@@ -146,6 +146,8 @@ def take_claims(draft: Draft, rollout: Rollout, machine: Machine) -> bool:
     )
     if spent is not None and not rollout.force:
         draft.wake_at(spent.until)
+        if spent.reason is HoldReason.BUDGET_RESERVED:
+            draft.wake_at(draft.now + RESERVED_LOOK)
         draft.holds.append(spent)
         return False
     overdraft = spent is not None

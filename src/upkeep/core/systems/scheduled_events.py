@@ -74,19 +74,27 @@ def _start_noticed(draft: Draft, rollout: Rollout, task: Task, machine: Machine)
     assert task.not_before is not None
     if task.not_before > draft.now:
         return HoldReason.NOTICE, task.not_before, "the notice runs out"
+    if (refusal := refusal_now(draft, rollout)) is not None:
+        # Nobody knows for how long, and others may need its places: it is announced anew.
+        _withdraw(draft, task)
+        return refusal
     if (refusal := refusal_for_all(draft, rollout)) is not None:
         return refusal
     if not task.surge:
         if (spent := no_place_now(draft, rollout, machine)) is not None:
-            draft.release(machine.id)
-            draft.move(task, Signal.WITHDRAW, batch=0, repair=False, not_before=None)
+            _withdraw(draft, task)
             draft.holds.append(spent)
-            draft.wake_at(draft.now + SOON)
             return None
         # It may have fallen ill or become well during its notice, before it was touched.
         task = draft.put_task(replace(task, repair=_is_repair(rollout, machine)))
     _drain_or_start(draft, rollout, task)
     return None
+
+
+def _withdraw(draft: Draft, task: Task) -> None:
+    draft.release(task.machine)
+    draft.move(task, Signal.WITHDRAW, batch=0, repair=False, surge=False, not_before=None)
+    draft.wake_at(draft.now + SOON)
 
 
 def _drain_or_start(draft: Draft, rollout: Rollout, task: Task) -> None:
