@@ -283,7 +283,7 @@ def _windows(draws: random.Random, days: int, policy: RollingPolicy) -> tuple[In
     # Well into the time in which everything is healed and must come to rest.
     return tuple(
         Interval(opens=moment(day * DAY + opens), closes=moment(day * DAY + opens + length))
-        for day in range(days + 40)
+        for day in range(days + 100)
     )
 
 

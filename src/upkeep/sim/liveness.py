@@ -1,8 +1,11 @@
 """When everything is healed, everything must come to rest: at the newest version, or held for good.
 
-`unrest` lists what has not: it is asked every few hours, and must be empty within the bound.
+`unrest` lists what has not: it is asked every few hours, and must become empty.
 """
 
+from collections import Counter
+
+from upkeep.core.blame import LOST_MACHINES_MIN
 from upkeep.core.budget import is_down
 from upkeep.core.hold import Hold, HoldReason
 from upkeep.core.model import BudgetId, Health, Lifecycle, Machine, System
@@ -33,6 +36,8 @@ _AFTER_OTHERS = frozenset(
     }
 )
 _BUDGETS = frozenset({HoldReason.BUDGET_SPENT, HoldReason.BUDGET_RESERVED})
+# Said whatever else there is: when the window opens, a spent budget holds the machine on.
+_OUT_OF_TIME = frozenset({HoldReason.OUTSIDE_WINDOW, HoldReason.WINDOW_TOO_SHORT})
 
 
 def unrest(facts: Facts) -> list[str]:
@@ -51,6 +56,15 @@ def unrest(facts: Facts) -> list[str]:
     return found
 
 
+def newest(facts: Facts) -> int:
+    """How many machines run the newest version of their image."""
+    return sum(
+        machine.image == latest(facts.store.catalogue.of(row.group.image_name))
+        for row in facts.store.groups.values()
+        for machine in row.machines.values()
+    )
+
+
 def _machine(facts: Facts, row: GroupRow, machine: Machine, target: str) -> list[str]:
     if machine.lifecycle is Lifecycle.STOPPED:
         return []
@@ -62,25 +76,40 @@ def _machine(facts: Facts, row: GroupRow, machine: Machine, target: str) -> list
     holds = [hold for (key, _), (hold, _) in row.holds.items() if key == machine.id]
     if machine.image != truth.platform.image:
         return [f"{machine.name}: the row says {machine.image}, it runs {truth.platform.image}"]
-    lost_for_good = truth.behaviour in BAD and not truth.serves
-    if lost_for_good and machine.health is Health.UNKNOWN:
+    if _is_cut_off(facts, machine):
         return []  # Its image has cut it off: no action can be proposed, and a hold says so.
     if is_older(machine.image, target):
         return [
             f"{machine.name} runs {machine.image}, not {target}: {hold.reason}"
             for hold in holds or ()
-            if hold.system is System.OS_IMAGE and not _is_for_good(facts, row, hold)
+            if hold.system is System.OS_IMAGE and not _is_for_good(facts, row, machine, hold)
         ] or ([] if holds else [f"{machine.name} runs {machine.image} without a hold"])
     if machine.health is Health.HEALTHY:
         return []
     return [f"{machine.name} is {machine.health} (in truth it serves: {truth.serves})"]
 
 
-def _is_for_good(facts: Facts, row: GroupRow, hold: Hold) -> bool:
+def _is_cut_off(facts: Facts, machine: Machine) -> bool:
+    """Its own image has done it: nobody will reach it again."""
+    truth = facts.truth(machine.id)
+    return (
+        truth is not None
+        and truth.behaviour in BAD
+        and not truth.serves
+        and machine.health is Health.UNKNOWN
+    )
+
+
+def _is_for_good(facts: Facts, row: GroupRow, machine: Machine, hold: Hold) -> bool:
     if hold.reason in FOR_GOOD:
         return True
     if hold.reason in _BUDGETS:
         return _is_spent_for_good(facts, hold.budget)
+    if hold.reason in _OUT_OF_TIME:
+        counting = [b for b, budget in facts.store.budgets.items() if machine.id in budget.counted]
+        return any(_is_spent_for_good(facts, budget) for budget in counting)
+    if hold.reason is HoldReason.DOMAIN_LOST:
+        return _has_lost_domain(facts, row)
     if hold.reason not in _AFTER_OTHERS:
         return False
     # Machines that nobody can heal stop each attempt; a budget that stays spent, those behind.
@@ -99,3 +128,24 @@ def _is_spent_for_good(facts: Facts, budget: BudgetId) -> bool:
     for (_, zone), count in row.used.items():
         used[zone] = used.get(zone, 0) + count
     return any(used.get(zone, 0) >= limit_of(row.rule, size) for zone, size in sizes.items())
+
+
+def _has_lost_domain(facts: Facts, row: GroupRow) -> bool:
+    """Half of a zone, a host or a fault domain of the group, and three machines, are cut off."""
+    there: Counter[tuple[str, ...]] = Counter()
+    cut_off: Counter[tuple[str, ...]] = Counter()
+    for other in facts.store.groups.values():
+        for machine in other.machines.values():
+            places: set[tuple[str, ...]] = {("zone", machine.zone), ("host", machine.host)}
+            if other is row:
+                places.add(("fault domain", machine.zone, str(machine.fault_domain)))
+            if machine.lifecycle is Lifecycle.PRESENT:
+                there.update(places)
+                cut_off.update(places if _is_cut_off(facts, machine) else ())
+    mine = {("zone", m.zone) for m in row.machines.values()}
+    mine |= {("host", m.host) for m in row.machines.values()}
+    return any(
+        count >= max(LOST_MACHINES_MIN, there[place] / 2)
+        for place, count in cut_off.items()
+        if place in mine or len(place) > 2
+    )

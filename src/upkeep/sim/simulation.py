@@ -26,7 +26,7 @@ from upkeep.sim.drawing import DAY, Drawing, Options, draw
 from upkeep.sim.faults import Faults
 from upkeep.sim.hosting import Hosting
 from upkeep.sim.kernel import Kernel, moment, stream
-from upkeep.sim.liveness import unrest
+from upkeep.sim.liveness import newest, unrest
 from upkeep.sim.memory import MemoryStore
 from upkeep.sim.memory_operator import MemoryOperator
 from upkeep.sim.person import Person
@@ -37,7 +37,7 @@ from upkeep.sim.world import PlatformWatcher, Truth, World, first_machine
 
 # After the faults are over: a retry may wait a day, a window comes once a day, and a large group
 # with small batches, pauses and bake times takes days.
-REST_DAYS_MAX = 30
+STALLED_DAYS = 30
 REST_LOOK_S = 6 * 3_600.0
 CURE = "9.0.0"
 
@@ -212,13 +212,17 @@ class Simulation:
 
     def _come_to_rest(self, end: float) -> None:
         left: list[str] = []
-        while self.kernel.now < end + REST_DAYS_MAX * DAY:
+        most, stalls_at = 0, end + STALLED_DAYS * DAY
+        while self.kernel.now < stalls_at:
             self.kernel.run_until(self.kernel.now + REST_LOOK_S)
             self._look()
             left = unrest(self.facts)
             if not left:
                 self.verdicts.close(self.facts)
                 return
+            if (there := newest(self.facts)) > most:
+                # Slow is not stuck: batches of one, two hours a day, take their months.
+                most, stalls_at = there, self.kernel.now + STALLED_DAYS * DAY
             self.person.put_right()
             self._after_each()
         raise RuleBroken("REST", f"{len(left)} things have not come to rest: {left[:5]}")
