@@ -127,3 +127,13 @@ def test_who_waits_to_go_back_is_held_by_what_it_waits_for() -> None:
     assert story.rollout().state is RolloutState.ROLLING_BACK
     assert reasons(story)["m0"] == HoldReason.BUDGET_SPENT
     assert reasons(story)["m1"] == HoldReason.BUDGET_SPENT
+
+
+def test_a_rollback_after_the_verdict_that_failed_half_way_shows_nothing() -> None:
+    policy = RollingPolicy(auto_rollback=False, rollback_on_breach=True)
+    story = ill_on_newer(one_version_newer(machines_of(5), policy=policy), "m0")
+    story.refused[("m0", Verb.SWITCH_BACK)] = "no_space"
+    story.refused[("m0", Verb.REPLACE_OS_DISK)] = ""
+    story.run(minutes=38)
+    assert story.rollout().state is RolloutState.FAULTED
+    assert story.rollout().guilty

@@ -32,7 +32,7 @@ from upkeep.core.model import (
     Verb,
 )
 from upkeep.core.task import TERMINAL, Signal, TaskState
-from upkeep.core.verdict import Verdict, exceeds, is_exonerated, judge_batch, some_of
+from upkeep.core.verdict import Verdict, exceeds, judge_batch, some_of, witness_for
 
 BATCH_PERCENT = range(5, 101)
 UNHEALTHY_PERCENT = range(5, 101)
@@ -204,8 +204,8 @@ def _settle_rolling_back(draft: Draft, rollout: Rollout) -> None:
     if moving or still_on_target(draft, rollout):
         return
     failed = [t for t in tasks if t.failure is not Failure.NONE]
-    if is_exonerated(failed):
-        text = f"{rollout.evidence} Back on {failed[0].previous} it is ill too: it is the machine."
+    if (witness := witness_for(failed)) is not None:
+        text = f"{rollout.evidence} Back on {witness.previous} it is ill too: it is the machine."
         draft.tell(f"rollout {rollout.id}: version {rollout.target} is not to blame. {text}")
         rollout = draft.put_rollout(rollout, guilty=False, evidence=text)
     _end(draft, rollout, RolloutState.FAULTED, rollout.code)

@@ -79,17 +79,17 @@ def _verdict(
     return Verdict(code=code, guilty=guilty, evidence=evidence)
 
 
-def is_exonerated(failed: list[Task]) -> bool:
-    """Whether the rollbacks that came after the verdict speak for the version.
+def witness_for(failed: list[Task]) -> Task | None:
+    """The machine whose rollback, after the verdict, speaks for the version; None: nothing does.
 
     A lone machine that was left as it failed, until the suspected version was left by all, and is
-    ill on its previous version too: it is the machine.  Several are no coincidence.
+    ill on its previous version too: it is the machine.  Several are no coincidence.  A rollback
+    that failed half-way shows nothing, and a repair that did not heal never did.
     """
-    return (
-        len(failed) == 1
-        and failed[0].failure is not Failure.IMAGE_UNUSABLE
-        and not failed[0].healed
-    )
+    failed = [task for task in failed if not task.repair]
+    if len(failed) != 1 or failed[0].failure is Failure.IMAGE_UNUSABLE:
+        return None
+    return failed[0] if failed[0].state is TaskState.ROLLED_BACK and not failed[0].healed else None
 
 
 def some_of(names: list[str], most: int = 5) -> str:
