@@ -69,7 +69,7 @@ class HealthWatch:
         # When each machine's health may change with nobody saying a word; old entries are skipped.
         self._looks: list[tuple[datetime, MachineId]] = []
         self._lock = threading.RLock()
-        self._awake_at: datetime | None = None
+        self._away_from = NEVER
 
     def load(self, machines: Sequence[WatchedMachine], *, now: datetime) -> None:
         """Watch exactly these; what is known of a machine whose `watch_from` stands is kept."""
@@ -103,6 +103,7 @@ class HealthWatch:
         Intervals run from start to start; a probe that was late does not make the next early.
         """
         with self._lock:
+            self._stay_awake(now)
             probes: list[DueProbe] = []
             while self._schedule and self._schedule[0][0] <= now and len(probes) < limit:
                 at, machine = heapq.heappop(self._schedule)
@@ -186,7 +187,7 @@ class HealthWatch:
         It looks only at machines whose time has come: a fleet that checks in costs nothing here.
         """
         with self._lock:
-            self._wake_up(now)
+            self._stay_awake(now)
             due: list[tuple[datetime, MachineId]] = []
             while self._looks and self._looks[0][0] <= now:
                 due.append(heapq.heappop(self._looks))
@@ -222,13 +223,17 @@ class HealthWatch:
             watch.look_at = at
             heapq.heappush(self._looks, (at, watch.machine.machine))
 
+    def _stay_awake(self, now: datetime) -> None:
+        self._wake_up(now)
+        self._away_from = now + AWAY_AFTER
+
     def _wake_up(self, now: datetime) -> None:
         """Notice that this process was away, before anything that it remembers is believed."""
-        if self._awake_at is not None and now - self._awake_at > AWAY_AFTER:
+        if now > self._away_from:
             machines = self._store.watched()
             self._watches.clear()
             self.update(machines, now=now)
-        self._awake_at = now
+            self._away_from = now + AWAY_AFTER
 
     def _is_silent(self, watch: _Watch, now: datetime) -> bool:
         return now > _silent_at(watch)

@@ -7,7 +7,9 @@ When a call takes a serving machine down, the machines we have down must be with
 Work that a person forced is excepted; a machine that is down already costs nothing more.
 """
 
-from upkeep.core.model import Budget, BudgetId, Lifecycle, MachineId, RolloutId, Task, Verb
+from collections.abc import Iterator
+
+from upkeep.core.model import Budget, BudgetId, Lifecycle, Machine, MachineId, RolloutId, Task, Verb
 from upkeep.core.task import TaskState
 from upkeep.platforms.simulated import Call, SimulatedMachine
 from upkeep.sim.checkers import OURS, TAKES_DOWN, BlindChecker, Commit, Facts, RuleBroken
@@ -83,11 +85,11 @@ class BudgetChecker(BlindChecker):
         (self._free.add if free else self._free.discard)(machine)
         for rule, selector in self._selecting(truth):
             zone = truth.zone if rule.per_zone else ""
-            limit = limit_of(rule, self._size(rule, selector, zone))
+            limit = limit_of(rule, self._size(selector, zone))
             self._limits[(machine, rule.id)] = limit
             if free or machine in self._busy:
                 continue
-            taken = self._taken(rule, selector, zone)
+            taken = self._taken(selector, zone)
             if len(taken) + 1 > limit:
                 raise RuleBroken(
                     "BUDGET",
@@ -103,8 +105,8 @@ class BudgetChecker(BlindChecker):
             return
         for rule, selector in self._selecting(truth):
             zone = truth.zone if rule.per_zone else ""
-            limit = limit_of(rule, self._size(rule, selector, zone))
-            taken = self._taken(rule, selector, zone) | {truth.name}
+            limit = limit_of(rule, self._size(selector, zone))
+            taken = self._taken(selector, zone) | {truth.name}
             if len(taken) > limit:
                 raise RuleBroken(
                     "BUDGET",
@@ -112,12 +114,11 @@ class BudgetChecker(BlindChecker):
                     f"allows {limit}, and {sorted(taken)} are down or in hand",
                 )
 
-    def _taken(self, rule: Budget, selector: BudgetSelector, zone: str) -> set[str]:
+    def _taken(self, selector: BudgetSelector, zone: str) -> set[str]:
         taken = set()
-        for truth in self.facts.world.machines.values():
-            if not self._is_in(truth, selector, zone) or not self._counts(truth):
-                continue
-            if truth.id in self._busy or self.facts.known_down(truth):
+        for machine in self._selected(selector, zone):
+            truth = self.facts.truth(machine.id)
+            if truth is not None and (machine.id in self._busy or self.facts.known_down(truth)):
                 taken.add(truth.name)
         return taken
 
@@ -129,7 +130,7 @@ class BudgetChecker(BlindChecker):
         self._down.add(truth.name)
         for rule, selector in self._selecting(truth):
             zone = truth.zone if rule.per_zone else ""
-            now = limit_of(rule, self._size(rule, selector, zone))
+            now = limit_of(rule, self._size(selector, zone))
             limit = max(now, self._limits.get((truth.id, rule.id), 0))
             down = sorted(
                 name
@@ -177,9 +178,13 @@ class BudgetChecker(BlindChecker):
         machine = row.machines.get(truth.id)
         return machine is not None and machine.lifecycle is Lifecycle.PRESENT
 
-    def _size(self, rule: Budget, selector: BudgetSelector, zone: str) -> int:
-        return sum(
-            1
-            for truth in self.facts.world.machines.values()
-            if self._is_in(truth, selector, zone) and self._counts(truth)
-        )
+    def _size(self, selector: BudgetSelector, zone: str) -> int:
+        return sum(1 for _ in self._selected(selector, zone))
+
+    def _selected(self, selector: BudgetSelector, zone: str) -> Iterator[Machine]:
+        """The machines of the budget, of `zone` only if one is named, that are meant to serve."""
+        for group in selector.groups:
+            for machine in self.facts.store.groups[group].machines.values():
+                there = zone in ("", machine.zone) and selector.zone in ("", machine.zone)
+                if there and machine.lifecycle is Lifecycle.PRESENT:
+                    yield machine

@@ -19,6 +19,7 @@ from upkeep.agent.health import ProbeSettings, parse_settings
 from upkeep.core.model import GroupId, Health, MachineId
 from upkeep.engine.health_watch import (
     AGENT_INTERVAL_DEFAULT,
+    AWAY_AFTER,
     SILENT_INTERVALS,
     DueProbe,
     HealthWatch,
@@ -30,6 +31,8 @@ from upkeep.sim.world import Truth, World
 
 # Silent agents and ended grace periods are looked for so often while anybody is restless.
 SWEEP_S = 60.0
+# Between two rounds the process is not away: so often it asks which probes are due.
+AWAKE_S = AWAY_AFTER.total_seconds() - 10
 
 
 class Process(Protocol):
@@ -86,6 +89,7 @@ class Witnesses:
         self._interval = timedelta(seconds=self._agent_s)
         self._round_at: float | None = None
         self._next_sweep = 0.0
+        self._next_check_ins = 0.0
         self._sent: dict[str, int] = {}
         self._accepted: dict[str, int] = {}
         self._agent_lives: dict[str, bool] = {}
@@ -96,6 +100,11 @@ class Witnesses:
     def begin(self) -> None:
         """The process starts to watch: it knows the rows and nothing else."""
         self.reload()
+        self._stay_awake()
+
+    def _stay_awake(self) -> None:
+        self.watch.due(now=self._process.engine_now(), limit=0)
+        self._kernel.after(AWAKE_S, lambda: self._process.guarded(self._stay_awake))
 
     def reload(self) -> None:
         """Machines that were made or deleted, or worked on by another process."""
@@ -159,9 +168,12 @@ class Witnesses:
         self._plan_round()
 
     def _sweep(self, now: datetime) -> None:
-        for name, truth in self._world.machines.items():
-            if name not in self._restless and self._agent_lives.get(name, True):
-                self.watch.heard(truth.id, now=now, interval=self._interval)
+        if self._kernel.now >= self._next_check_ins:
+            # Every other one is enough: only three missed in a row are silence.
+            self._next_check_ins = self._kernel.now + 2 * self._agent_s
+            for name, truth in self._world.machines.items():
+                if name not in self._restless and self._agent_lives.get(name, True):
+                    self.watch.heard(truth.id, now=now, interval=self._interval)
         self.watch.sweep(now=now)
 
     def _check_in(self, truth: Truth, restless: _Restless) -> None:
