@@ -8,6 +8,40 @@ import pytest
 # Tests of one kind may use the tools of another: `from tests.core.story import Story`.
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
+# What `make check` leaves to `make test`, so that it stays under 90 s: whole processes, browsers,
+# full disks, thousands of requests.  Single tests are marked where they stand.
+SLOW = frozenset(
+    {
+        "agent/test_full_disk.py",
+        "agent/test_zipapp.py",
+        "api/test_agent_rules.py",
+        "api/test_agents.py",
+        "api/test_certificates.py",
+        "api/test_cookie.py",
+        "api/test_doors.py",
+        "api/test_full_disk.py",
+        "api/test_garbage.py",
+        "api/test_mistakes.py",
+        "api/test_staging.py",
+        "cli/test_end_to_end.py",
+        "contract/test_fleet_store_concurrency.py",
+        "contract/test_fleet_store_model.py",
+        "crash/test_kill_at_every_write.py",
+        "demo/test_poller.py",
+        "demo/test_simulated_host.py",
+        "store/test_deadlock.py",
+        "web/test_page.py",
+        "web/test_routes.py",
+    }
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    root = Path(__file__).parent
+    for item in items:
+        if item.path.relative_to(root).as_posix() in SLOW:
+            item.add_marker(pytest.mark.slow)
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
