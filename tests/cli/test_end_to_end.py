@@ -244,6 +244,24 @@ def test_a_machine_that_exists_already_gets_its_line() -> None:
     assert wrong.exit_code == ExitCode.INVALID
 
 
+@pytest.mark.parametrize("verb", ["restart", "stop", "start"])
+def test_a_machine_that_only_runs_the_agent_is_not_ours_to_switch(verb: str) -> None:
+    run("group", "create", "metal", "--platform", "agent_only")
+    ok("machine", "add", "iron", "--group", "metal")
+    refused = run("machine", verb, "iron")
+    assert refused.exit_code == ExitCode.REFUSED
+    assert f"iron only runs the agent: upkeep does not hold its power; {verb} it" in refused.stderr
+
+
+def test_a_machine_that_only_runs_the_agent_can_be_forgotten() -> None:
+    run("group", "create", "metal", "--platform", "agent_only")
+    ok("machine", "add", "old-iron", "--group", "metal")
+    ok("machine", "delete", "old-iron", "--yes")
+    wait_for(lambda: run("machine", "show", "old-iron").exit_code == ExitCode.NOT_FOUND, SETTLED_S)
+    ok("group", "delete", "metal", "--yes")
+    wait_for(lambda: run("group", "show", "metal").exit_code == ExitCode.NOT_FOUND, SETTLED_S)
+
+
 @pytest.mark.parametrize(
     ("arguments", "code"),
     [

@@ -181,8 +181,7 @@ MUTANTS = (
     _mutant(
         "a look from before the work is believed after it",
         "engine/health_watch.py",
-        "            if probe.begun_at < watch.begun_at or probe.settings"
-        " != watch.settings:\n",
+        "            if probe.begun_at < watch.begun_at or probe.settings != watch.settings:\n",
         "            if probe.settings != watch.settings:\n",
     ),
 )

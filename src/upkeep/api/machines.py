@@ -35,6 +35,7 @@ from upkeep.api.shapes import (
     text_cursor,
 )
 from upkeep.core.model import Health, Lifecycle, Verb
+from upkeep.platforms.agent_only import refusal
 from upkeep.store import agents, groups, holds, machines, story
 from upkeep.store.database import from_us, from_us_or_none
 
@@ -356,6 +357,8 @@ async def _call(
     def resolve() -> tuple[str, str]:
         with services.database.read() as connection:
             row = find_machine(connection, machine, actor)
+            if row.platform == AGENT_ONLY and verb is not Verb.DELETE:
+                raise conflict(refusal(row.name, verb.value))
             return row.group_id, row.id
 
     group_id, machine_id = await asyncio.to_thread(resolve)

@@ -33,6 +33,7 @@ from upkeep.engine.clock import EngineClock
 from upkeep.engine.executor import Executor
 from upkeep.engine.health_watch import HealthWatch
 from upkeep.engine.prober import NetworkProber, ProbeLoop
+from upkeep.platforms.agent_only import AgentOnlyPlatform
 from upkeep.platforms.bridge import Bridge
 from upkeep.platforms.simulated_host import SimulatedHost
 from upkeep.ports import DriverError, Platform
@@ -155,7 +156,13 @@ class _Assembly:
         self._runner = Runner(
             self._store,
             self._clock,
-            Executor(self._store, platforms, provisioner, self._clock, owner=owner),
+            Executor(
+                self._store,
+                {**platforms, AGENT_ONLY: AgentOnlyPlatform()},
+                provisioner,
+                self._clock,
+                owner=owner,
+            ),
             self._watch,
             workers=settings.workers,
             survey=Survey(self._store, platforms, self._clock),
@@ -235,7 +242,7 @@ class _Assembly:
 
 
 def open_platforms(settings: ServerSettings) -> dict[str, Platform]:
-    """The drivers that the settings name; `agent_only` needs none."""
+    """The drivers of hypervisors that the settings name; `agent_only` has none."""
     bridge = Bridge(name=settings.bridge, address=settings.network)
     makers: dict[str, Callable[[], Platform]] = {
         "nspawn": lambda: _open_nspawn(settings.state / "nspawn", bridge),
