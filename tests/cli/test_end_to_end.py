@@ -22,6 +22,8 @@ from tests.cli.conftest import run
 from upkeep.api.certificates import CA_FILE as SERVER_CA_FILE
 from upkeep.cli import connection
 from upkeep.cli.exit_codes import ExitCode
+from upkeep.server.main import ADDRESS_FILE
+from upkeep.server.settings import ServerSettings
 from upkeep.store.tokens import ADMIN_TOKEN_FILE
 
 READY_S = 30.0
@@ -66,7 +68,7 @@ def real(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealServer]:
 def on_the_servers_machine(real: RealServer, monkeypatch: pytest.MonkeyPatch) -> RealServer:
     """Nobody has logged in: what the server left is enough."""
     monkeypatch.setenv("UPKEEP_STATE_DIR", str(real.state))
-    monkeypatch.setenv("UPKEEP_SERVER", real.url)
+    monkeypatch.delenv("UPKEEP_SERVER", raising=False)
     return real
 
 
@@ -117,6 +119,22 @@ def ended_rollout(group: str, target: str) -> str:
 def test_the_files_that_a_server_leaves_are_where_the_client_looks() -> None:
     assert connection.ADMIN_TOKEN_FILE == ADMIN_TOKEN_FILE
     assert f"ca/{SERVER_CA_FILE}" == connection.CA_FILE
+    assert connection.ADDRESS_FILE == ADDRESS_FILE
+
+
+@pytest.mark.parametrize(
+    ("listen", "address"),
+    [
+        ("0.0.0.0:8443", "https://127.0.0.1:8443"),
+        ("10.0.0.5:443", "https://10.0.0.5:443"),
+        ("[::]:9443", "https://[::1]:9443"),
+        ("[fd00::7]:9443", "https://[fd00::7]:9443"),
+    ],
+)
+def test_root_on_the_servers_own_machine_finds_it_where_it_listens(
+    listen: str, address: str
+) -> None:
+    assert ServerSettings(state_dir="/nowhere", listen=(listen,)).local_address == address
 
 
 def test_the_main_story(real: RealServer, tmp_path: Path) -> None:
@@ -217,7 +235,6 @@ def test_login_elsewhere_with_a_token_of_less_power(
 ) -> None:
     pin = ok("ca", "show").strip()
     secret = ok("token", "create", "reader-elsewhere").strip()
-    monkeypatch.delenv("UPKEEP_SERVER")
     monkeypatch.setenv("UPKEEP_STATE_DIR", "/nowhere")
     ok("login", "--server", real.url, "--ca-sha256", pin, stdin=secret + "\n")
     assert "web" in ok("group", "list")

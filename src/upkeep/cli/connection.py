@@ -2,7 +2,7 @@
 
 Three sources, the first that knows wins: the environment (`UPKEEP_SERVER`, `UPKEEP_TOKEN`,
 `UPKEEP_CA`), what `upkeep login` wrote, and on the server's own machine what the server left in
-its state directory (`UPKEEP_SERVER` may then name another port of it).  A token is only sent to
+its state directory (`UPKEEP_SERVER` may then name another address of it).  A token is only sent to
 the server it was given for: with `UPKEEP_SERVER` set to another one, the login's token and CA are
 not looked at.
 """
@@ -17,10 +17,11 @@ from urllib.parse import urlsplit
 from upkeep.cli.exit_codes import CommandFailed, ExitCode
 
 STATE_DIR = Path("/var/lib/upkeep")
-# As the server writes them (store/tokens.py, api/certificates.py); a test holds them together.
+# As the server writes them (store/tokens.py, api/certificates.py, server/main.py); a test holds
+# them together.
 ADMIN_TOKEN_FILE = "admin-token"
 CA_FILE = "ca/ca.pem"
-LOCAL_SERVER = "https://127.0.0.1:8443"
+ADDRESS_FILE = "address"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,9 +136,10 @@ def _read_local(state: Path) -> Connection:
     try:
         token = (state / ADMIN_TOKEN_FILE).read_text().strip()
         ca_pem = (state / CA_FILE).read_text()
+        server = (state / ADDRESS_FILE).read_text().strip()
     except OSError:
         return _NOTHING
-    return Connection(server=LOCAL_SERVER, token=token, ca_pem=ca_pem)
+    return Connection(server=server, token=token, ca_pem=ca_pem)
 
 
 def _is_here(server: str) -> bool:

@@ -48,6 +48,9 @@ from upkeep.store.fleet import SqlFleetStore
 from upkeep.store.groups import remove_if_empty
 from upkeep.store.migrate import migrate
 
+# Beside the first admin's token: with both, root works on this machine without a login.
+ADDRESS_FILE = "address"
+
 log = logging.getLogger("upkeep.server")
 
 # Beyond it new containers fail to boot, with an error about path units that nobody understands.
@@ -224,6 +227,7 @@ class _Assembly:
             backlog=BACKLOG,
         )
         server = EdgeServer(config, self._app)
+        (self._settings.state / ADDRESS_FILE).write_text(self._settings.local_address + "\n")
         sockets = [open_socket(address) for address in self._settings.listen]
         log.info("listening on %s, machines use %s", self._settings.listen,
                  self._settings.advertised)  # fmt: skip

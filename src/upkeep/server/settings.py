@@ -61,6 +61,13 @@ class ServerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
             host = str(ipaddress.ip_interface(self.network).ip)
         return f"https://{host}:{port}"
 
+    @property
+    def local_address(self) -> str:
+        """Where this machine's own root finds the server."""
+        host, port = split_address(self.listen[0])
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+        return f"https://[{host}]:{port}" if ":" in host else f"https://{host}:{port}"
+
 
 def split_address(text: str) -> tuple[str, int]:
     """`host:port`, also `[v6]:port`.
