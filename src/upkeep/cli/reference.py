@@ -30,7 +30,7 @@ Lengths are `30s`, `5m`, `2h`, `1d`, `1h30m` or `PT5M`; a bare number is refused
 |---|---|
 | `UPKEEP_SERVER`, `UPKEEP_TOKEN`, `UPKEEP_CA` | URL, token, and a file with the CA's certificate |
 | `upkeep login` | `~/.config/upkeep/config.toml` (or under `XDG_CONFIG_HOME`), mode 600 |
-| the server's own machine | what the server left in `/var/lib/upkeep` (or `UPKEEP_STATE_DIR`): address, CA, the first admin's token |
+| on the server itself | address, CA, token: left in `/var/lib/upkeep` (or `UPKEEP_STATE_DIR`) |
 
 A token is only sent to the server it was given for, over TLS, through the pinned CA.
 
