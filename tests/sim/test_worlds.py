@@ -3,6 +3,7 @@
 import io
 import os
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -137,3 +138,16 @@ def test_a_result_says_which_versions_were_bad_and_which_were_called_so() -> Non
         verdicts.add(result.verdicts)
     assert 0 < verdicts.stopped == verdicts.tried
     assert 0 < verdicts.right <= verdicts.guilty
+
+
+def test_interrupted_it_says_what_it_came_to_until_then() -> None:
+    command_line = [sys.executable, "-m", "upkeep.sim", "--seeds", "1..100000", "--verbose"]
+    command_line += ["--machines", "3", "--days", "14", "--no-table"]
+    with subprocess.Popen(command_line, stdout=subprocess.PIPE, text=True) as running:
+        assert running.stdout is not None
+        first = running.stdout.readline()
+        running.send_signal(signal.SIGINT)
+        rest = running.stdout.read()
+    assert first.startswith("seed 1: ")
+    assert "interrupted; until then:\nworlds " in rest
+    assert running.returncode == 130

@@ -1,6 +1,7 @@
 """`upkeep simulate`: seeds in, a summary out; exit code 1 if a rule was broken."""
 
 import argparse
+import signal
 import sys
 from collections.abc import Iterable
 from typing import TextIO
@@ -75,13 +76,17 @@ def simulate(
             print(failure_text(result, options), file=out, flush=True)
 
     summary = run_all(seeds, options, processes=processes or cores(), heard=heard)
+    if summary.interrupted:
+        print("interrupted; until then:", file=out)
     print(summary_text(summary), file=out)
     if table:
         print(met_table(summary), file=out)
     if len(summary.broken) > shown:
         rest = ", ".join(str(result.seed) for result in summary.broken[shown:])
         print(f"also broken: {rest}", file=out)
-    return 1 if summary.broken else 0
+    if summary.broken:
+        return 1
+    return 128 + signal.SIGINT if summary.interrupted else 0
 
 
 def main(arguments: list[str] | None = None) -> int:

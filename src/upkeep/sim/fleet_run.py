@@ -1,6 +1,7 @@
 """Many worlds on all cores, and the summary of them."""
 
 import os
+import signal
 import statistics
 import subprocess
 import time
@@ -34,6 +35,7 @@ class Summary:
     met: Counter[tuple[str, str]] = field(default_factory=Counter)
     verdicts: Verdicts = field(default_factory=Verdicts)
     broken: list[Result] = field(default_factory=list)
+    interrupted: bool = False
 
     def add(self, result: Result) -> None:
         self.results += 1
@@ -54,12 +56,18 @@ def run_all(
     processes: int,
     heard: Callable[[Result], None] = lambda result: None,
 ) -> Summary:
-    """Run every seed; `heard` is told of each world in the order of the seeds."""
+    """Run every seed; `heard` is told of each world in the order of the seeds.
+
+    Interrupted from the keyboard it answers what the worlds until then came to.
+    """
     summary = Summary()
     begun = time.monotonic()
-    for result in _results(list(seeds), options, processes):
-        summary.add(result)
-        heard(result)
+    try:
+        for result in _results(list(seeds), options, processes):
+            summary.add(result)
+            heard(result)
+    except KeyboardInterrupt:
+        summary.interrupted = True
     summary.seconds = time.monotonic() - begun
     return summary
 
@@ -69,8 +77,15 @@ def _results(seeds: list[int], options: Options, processes: int) -> Iterator[Res
     if processes == 1 or len(seeds) == 1:
         yield from map(one, seeds)
         return
-    with ProcessPoolExecutor(processes) as pool:
-        yield from pool.map(one, seeds, chunksize=WORLDS_AT_ONCE)
+    with ProcessPoolExecutor(processes, initializer=_leave_interrupts_to_the_parent) as pool:
+        try:
+            yield from pool.map(one, seeds, chunksize=WORLDS_AT_ONCE)
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _leave_interrupts_to_the_parent() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def cores() -> int:
@@ -111,6 +126,8 @@ def failure_text(result: Result, options: Options) -> str:
 
 
 def summary_text(summary: Summary) -> str:
+    if not summary.results:
+        return "no world was played to its end"
     per_minute = 60 * summary.results / summary.seconds if summary.seconds else 0.0
     verdicts = summary.verdicts
     lines = [
