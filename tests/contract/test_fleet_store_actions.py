@@ -282,6 +282,24 @@ def test_draining_waits_for_the_agent_and_is_never_leased(fleet: Backend) -> Non
     assert look(fleet, now=at(102)).outcomes[drain.key].at == at(101)
 
 
+def test_a_command_that_was_revoked_has_failed_and_stays_so(fleet: Backend) -> None:
+    drain = an_action(ROLLOUT, "m_a_0", Verb.DRAIN)
+    begin(fleet, drain)
+    assert commit(fleet, now=at(1), revoked=(drain.key,))
+    fleet.drained("m_a_0", drain.key, now=at(2))
+    outcome = look(fleet, now=at(3)).outcomes[drain.key]
+    assert (outcome.succeeded, outcome.at) == (False, at(1))
+
+
+def test_what_was_done_in_the_meantime_is_not_revoked(fleet: Backend) -> None:
+    drain = an_action(ROLLOUT, "m_a_0", Verb.DRAIN)
+    begin(fleet, drain)
+    fleet.drained("m_a_0", drain.key, now=at(1))
+    assert commit(fleet, now=at(2), revoked=(drain.key,))
+    outcome = look(fleet, now=at(3)).outcomes[drain.key]
+    assert (outcome.succeeded, outcome.at) == (True, at(1))
+
+
 def test_nobody_works_on_a_machine_that_is_gone(fleet: Backend) -> None:
     begin(fleet, replacing(0), replacing(1))
     (gone, _, _) = look(fleet).machines

@@ -115,3 +115,30 @@ def test_while_nobody_knows_when_it_may_begin_announced_work_keeps_no_place() ->
     assert story.hold("m0") is HoldReason.NOTICE  # Announced anew, with the whole notice.
     story.run_on(minutes=31)
     assert story.sent(Verb.REPLACE_OS_DISK) == ["m0"]
+
+
+def revoked(story: Story) -> list[str]:
+    return [key for _, plan in story.plans for key in plan.revoked]
+
+
+def test_who_has_not_drained_in_time_must_not_do_it_later() -> None:
+    story = one_version_newer(machines_of(5), policy=RollingPolicy(drain_timeout=10 * MINUTE))
+    story.never_drained = {"m0"}
+    story.run(minutes=9.9)
+    assert revoked(story) == []
+    story.run(minutes=10)
+    assert revoked(story) == ["ro_g_1/m0/drain/0"]
+    assert story.sent(Verb.REPLACE_OS_DISK) == ["m0"]
+
+
+def test_who_was_let_go_while_it_drained_must_not_go_on() -> None:
+    story = one_lost_while_the_other_is_done()
+    story.run(minutes=21)
+    assert revoked(story) == ["ro_g_1/m1/drain/0"]
+
+
+def test_what_was_done_is_not_revoked() -> None:
+    story = one_version_newer(machines_of(5), policy=RollingPolicy(drain_timeout=10 * MINUTE))
+    story.run(minutes=60)
+    assert story.sent(Verb.DRAIN)
+    assert revoked(story) == []

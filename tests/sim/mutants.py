@@ -184,6 +184,12 @@ MUTANTS = (
         "            if probe.begun_at < watch.begun_at or probe.settings != watch.settings:\n",
         "            if probe.settings != watch.settings:\n",
     ),
+    _mutant(
+        "a drain that is over waits for its agent",
+        "core/draft.py",
+        "            self.revoked.append(drain)\n",
+        "            pass\n",
+    ),
 )
 
 

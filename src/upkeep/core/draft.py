@@ -65,6 +65,7 @@ class Draft:
         for task in snapshot.tasks:
             self._note_in_hand(task)
         self.holds: list[Hold] = []
+        self.revoked: list[str] = []
         self.actions: list[Action] = []
         self.taken: list[Claim] = []
         self.released: list[tuple[BudgetId, MachineId]] = []
@@ -129,6 +130,10 @@ class Draft:
     def move(self, task: Task, signal: Signal, **changes: Any) -> Task:
         """The only way a task's state changes."""
         after = replace(task, state=step(task.state, signal), state_since=self.now, **changes)
+        drain = action_key(task, Verb.DRAIN)
+        if task.state is TaskState.DRAINING and drain not in self.snapshot.outcomes:
+            # Its time is up, or its work is dropped: an agent that comes back must not do it.
+            self.revoked.append(drain)
         return self.put_task(after)
 
     def put_task(self, task: Task) -> Task:
@@ -240,6 +245,7 @@ class Draft:
             rollouts=tuple(self.rollouts[key] for key in sorted(self._changed_rollouts)),
             tasks=tuple(self.tasks[r][m] for r, m in sorted(self._changed_tasks)),
             actions=tuple(sorted(self.actions, key=lambda action: action.key)),
+            revoked=tuple(sorted(self.revoked)),
             claims=tuple(self.taken),
             released=tuple(sorted(self.released)),
             budget_versions={

@@ -108,6 +108,7 @@ class Plan:
     Attributes:
         machines: rows to add or to change (made, stopped, deleted, last work).
         rollouts: new or changed rollouts; tasks: new or changed tasks.
+        revoked: keys of commands to agents that nobody wants done any more.
         claims: taken now; released: (budget, machine) given back now.
         budget_versions: what the claims relied on; the commit checks them again.
         holds: the whole truth for the group: what is not here is lifted.
@@ -121,6 +122,7 @@ class Plan:
     rollouts: tuple[Rollout, ...] = ()
     tasks: tuple[Task, ...] = ()
     actions: tuple[Action, ...] = ()
+    revoked: tuple[str, ...] = ()
     claims: tuple[Claim, ...] = ()
     released: tuple[tuple[BudgetId, MachineId], ...] = ()
     budget_versions: Mapping[BudgetId, int] = field(default_factory=dict)

@@ -7,10 +7,12 @@ were given; it keeps its own record of both.
 from collections.abc import Sequence
 from datetime import datetime
 
-from upkeep.core.model import Verb
+from upkeep.core.model import Task, Verb
+from upkeep.core.task import TaskState
 from upkeep.engine.fleet_store import LeasedAction
 from upkeep.platforms.simulated import Call, Reach, SimulatedMachine
 from upkeep.sim.checkers import BlindChecker, Commit, Facts, RuleBroken
+from upkeep.sim.memory_rows import ActionState
 from upkeep.sim.world import Truth
 
 _DISKS = frozenset({Verb.REPLACE_OS_DISK, Verb.SWITCH_BACK})
@@ -33,6 +35,17 @@ class JournalChecker(BlindChecker):
             if known is not None:
                 raise RuleBroken("INTENT", f"{action.key} is intended a second time: {action}")
             self.facts.intents[action.key] = action
+        for task, before in commit.moved:
+            if before is TaskState.DRAINING:
+                self._command_left(task)
+
+    def _command_left(self, task: Task) -> None:
+        """An agent that comes back must not drain a machine whose work is over."""
+        for attempt in (task.attempt, task.attempt - 1):
+            key = f"{task.rollout}/{task.machine}/{Verb.DRAIN}/{attempt}"
+            row = self.facts.store.actions.get(key)
+            if row is not None and row.state is not ActionState.DONE:
+                raise RuleBroken("COMMAND_LEFT", f"{key} waits for the agent: it is {task.state}")
 
     def leased(self, taken: Sequence[LeasedAction], now: datetime, until: datetime) -> None:
         for leased in taken:

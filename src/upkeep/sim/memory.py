@@ -220,6 +220,10 @@ class MemoryStore:
                 self.actions[action.key] = ActionRow(action=action, not_before=now)
                 if action.verb not in AGENT_VERBS:  # It waits for the agent, not for a lease.
                     self._pending[action.key] = self.actions[action.key]
+        for command in (self.actions[revoked] for revoked in plan.revoked):
+            if command.state is not ActionState.DONE:
+                result = ActionResult(succeeded=False, detail="it was not done in time")
+                self._record(command, row, result, now)
         self._write_holds(row, plan, now)
         row.story.extend(plan.story)
         for call, refusal in plan.calls_done:

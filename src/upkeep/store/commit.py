@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, and_, delete, insert, select, tuple_, update
+from sqlalchemy import Connection, and_, bindparam, delete, insert, select, tuple_, update
 
 from upkeep.core.hold import Hold
 from upkeep.core.model import Lifecycle, Machine, Rollout, Task
@@ -45,6 +45,7 @@ def write_plan(connection: Connection, plan: Plan, read: ReadMark, *, now: datet
     _upsert(connection, t.tasks, [_task_row(task) for task in plan.tasks])
     _write_claims(connection, plan, now)
     _write_actions(connection, plan.actions, now)
+    _revoke(connection, plan.revoked, now)
     _write_holds(connection, plan, now)
     _close_calls(connection, plan)
     _write_story(connection, plan, now)
@@ -255,6 +256,18 @@ def _write_actions(connection: Connection, actions: Sequence[Action], now: datet
             }
             for action in sorted(actions, key=lambda action: action.key)
         ],
+    )
+
+
+def _revoke(connection: Connection, keys: Sequence[str], now: datetime) -> None:
+    """Commands that wait for their agents and are wanted no more; what has ended stays as it is."""
+    if not keys:
+        return
+    connection.execute(
+        update(t.actions)
+        .where(t.actions.c.key == bindparam("revoked"), t.actions.c.ended_at.is_(None))
+        .values(state="failed", detail="it was not done in time", ended_at=to_us(now)),
+        [{"revoked": key} for key in keys],
     )
 
 
