@@ -152,6 +152,9 @@ class BudgetChecker(BlindChecker):
         task = self.facts.in_hand.get(truth.id)
         if task is None or task.state not in (TaskState.ANNOUNCED, TaskState.DRAINING):
             self._busy.pop(truth.id, None)
+        elif self._busy.get(truth.id) != task.rollout:
+            # What is announced is not its own work: it only waits for its stand-in.
+            self._busy.pop(truth.id, None)
 
     def ended(self, truth: Truth, call: Call, machine: SimulatedMachine) -> None:
         # A call that failed before it touched the machine has taken nobody down.
