@@ -140,14 +140,25 @@ def test_a_result_says_which_versions_were_bad_and_which_were_called_so() -> Non
     assert 0 < verdicts.right <= verdicts.guilty
 
 
+# Where the tests run in the background, interrupts may be ignored from the start.
+AS_IN_A_TERMINAL = """
+import runpy, signal
+signal.signal(signal.SIGINT, signal.default_int_handler)
+runpy.run_module("upkeep.sim", run_name="__main__")
+"""
+
+
 def test_interrupted_it_says_what_it_came_to_until_then() -> None:
-    command_line = [sys.executable, "-m", "upkeep.sim", "--seeds", "1..100000", "--verbose"]
+    command_line = [sys.executable, "-c", AS_IN_A_TERMINAL, "--seeds", "1..100000", "--verbose"]
     command_line += ["--machines", "3", "--days", "14", "--no-table"]
     with subprocess.Popen(command_line, stdout=subprocess.PIPE, text=True) as running:
         assert running.stdout is not None
-        first = running.stdout.readline()
-        running.send_signal(signal.SIGINT)
-        rest = running.stdout.read()
+        try:
+            first = running.stdout.readline()
+            running.send_signal(signal.SIGINT)
+            rest, _ = running.communicate(timeout=60)
+        finally:
+            running.kill()
     assert first.startswith("seed 1: ")
     assert "interrupted; until then:\nworlds " in rest
     assert running.returncode == 130
