@@ -137,6 +137,11 @@ def test_root_on_the_servers_own_machine_finds_it_where_it_listens(
     assert ServerSettings(state_dir="/nowhere", listen=(listen,)).local_address == address
 
 
+def test_machines_are_told_an_address_of_ipv6_in_brackets() -> None:
+    settings = ServerSettings(state_dir="/nowhere", listen=("[fd00::7]:9443",))
+    assert settings.advertised == "https://[fd00::7]:9443"
+
+
 def test_the_main_story(real: RealServer, tmp_path: Path) -> None:
     publish(tmp_path, "web", "1.0.0")
     said = ok(

@@ -59,14 +59,17 @@ class ServerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
         host, port = split_address(self.listen[0])
         if host in ("0.0.0.0", "::"):
             host = str(ipaddress.ip_interface(self.network).ip)
-        return f"https://{host}:{port}"
+        return _url(host, port)
 
     @property
     def local_address(self) -> str:
         """Where this machine's own root finds the server."""
         host, port = split_address(self.listen[0])
-        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
-        return f"https://[{host}]:{port}" if ":" in host else f"https://{host}:{port}"
+        return _url({"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host), port)
+
+
+def _url(host: str, port: int) -> str:
+    return f"https://[{host}]:{port}" if ":" in host else f"https://{host}:{port}"
 
 
 def split_address(text: str) -> tuple[str, int]:
