@@ -130,10 +130,11 @@ class Draft:
     def move(self, task: Task, signal: Signal, **changes: Any) -> Task:
         """The only way a task's state changes."""
         after = replace(task, state=step(task.state, signal), state_since=self.now, **changes)
-        drain = action_key(task, Verb.DRAIN)
-        if task.state is TaskState.DRAINING and drain not in self.snapshot.outcomes:
-            # Its time is up, or its work is dropped: an agent that comes back must not do it.
-            self.revoked.append(drain)
+        if task.state is TaskState.DRAINING:
+            drain = action_key(task, Verb.DRAIN)
+            if drain not in self.snapshot.outcomes:
+                # Its time is up, or its work is dropped: an agent that comes back must not do it.
+                self.revoked.append(drain)
         return self.put_task(after)
 
     def put_task(self, task: Task) -> Task:

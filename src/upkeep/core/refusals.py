@@ -49,9 +49,13 @@ def priority_of(rollout: Rollout) -> Priority:
 
 def refusal_for_all(draft: Draft, rollout: Rollout) -> Refusal | None:
     """What stops every start of the rollout at this moment."""
-    refusal = refusal_now(draft, rollout)
-    if refusal is not None or rollout.verb not in DISRUPTIVE or rollout.force:
-        return refusal
+    return refusal_now(draft, rollout) or refusal_by_time(draft, rollout)
+
+
+def refusal_by_time(draft: Draft, rollout: Rollout) -> Refusal | None:
+    """A blackout, or no window with enough time left."""
+    if rollout.verb not in DISRUPTIVE or rollout.force:
+        return None
     windows = draft.snapshot.windows if rollout.system is System.OS_IMAGE else None
     return time_refusal(
         windows, draft.snapshot.blackouts, reserve=time_needed(rollout.policy), now=draft.now

@@ -56,6 +56,10 @@ class LeasedAction:
     image_name: str
 
 
+# What the journal says of a command that was revoked.
+REVOKED = "it was not done in time"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ActionResult:
     """How one attempt ended.

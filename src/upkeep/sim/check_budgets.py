@@ -9,7 +9,7 @@ Work that a person forced is excepted; a machine that is down already costs noth
 
 from collections.abc import Iterator
 
-from upkeep.core.model import Budget, BudgetId, Lifecycle, Machine, MachineId, RolloutId, Task, Verb
+from upkeep.core.model import Budget, BudgetId, Lifecycle, MachineId, RolloutId, Task, Verb
 from upkeep.core.task import TaskState
 from upkeep.platforms.simulated import Call, SimulatedMachine
 from upkeep.sim.checkers import OURS, TAKES_DOWN, BlindChecker, Commit, Facts, RuleBroken
@@ -115,12 +115,11 @@ class BudgetChecker(BlindChecker):
                 )
 
     def _taken(self, selector: BudgetSelector, zone: str) -> set[str]:
-        taken = set()
-        for machine in self._selected(selector, zone):
-            truth = self.facts.truth(machine.id)
-            if truth is not None and (machine.id in self._busy or self.facts.known_down(truth)):
-                taken.add(truth.name)
-        return taken
+        return {
+            truth.name
+            for truth in self._selected(selector, zone)
+            if truth.id in self._busy or self.facts.known_down(truth)
+        }
 
     def began(self, truth: Truth, call: Call) -> None:
         if Verb(call.verb) not in TAKES_DOWN or not truth.serves:
@@ -150,10 +149,12 @@ class BudgetChecker(BlindChecker):
             return
         self._down.discard(truth.name)
         task = self.facts.in_hand.get(truth.id)
-        if task is None or task.state not in (TaskState.ANNOUNCED, TaskState.DRAINING):
-            self._busy.pop(truth.id, None)
-        elif self._busy.get(truth.id) != task.rollout:
-            # What is announced is not its own work: it only waits for its stand-in.
+        waits = (
+            task is not None
+            and task.state in (TaskState.ANNOUNCED, TaskState.DRAINING)
+            and self._busy.get(truth.id) == task.rollout  # Else it only awaits its stand-in.
+        )
+        if not waits:
             self._busy.pop(truth.id, None)
 
     def ended(self, truth: Truth, call: Call, machine: SimulatedMachine) -> None:
@@ -184,10 +185,8 @@ class BudgetChecker(BlindChecker):
     def _size(self, selector: BudgetSelector, zone: str) -> int:
         return sum(1 for _ in self._selected(selector, zone))
 
-    def _selected(self, selector: BudgetSelector, zone: str) -> Iterator[Machine]:
+    def _selected(self, selector: BudgetSelector, zone: str) -> Iterator[Truth]:
         """The machines of the budget, of `zone` only if one is named, that are meant to serve."""
-        for group in selector.groups:
-            for machine in self.facts.store.groups[group].machines.values():
-                there = zone in ("", machine.zone) and selector.zone in ("", machine.zone)
-                if there and machine.lifecycle is Lifecycle.PRESENT:
-                    yield machine
+        for truth in self.facts.world.machines.values():
+            if self._is_in(truth, selector, zone) and self._counts(truth):
+                yield truth

@@ -97,8 +97,9 @@ class Hosting:
             if self._watcher is not None and self._watcher.alive:
                 self._sees_again()
 
-    def _reload_watch(self) -> None:
-        """What a process wrote that woke up with an old mind is seen by the one that watches."""
+    def reload_watch(self) -> None:
+        """Machines that were made, or written by another process, are seen by the one that
+        watches."""
         watcher = self._watcher
         if watcher is not None and watcher.witnesses is not None:
             watcher.guarded(watcher.witnesses.reload)
@@ -129,7 +130,7 @@ class Hosting:
         self._pass_on_watch(replica)
         kernel.after(self._draws.uniform(10, 120), self._ensure)
         kernel.at(until + 1, self._find_watcher)
-        kernel.at(until + RELOAD_S, self._reload_watch)
+        kernel.at(until + RELOAD_S, self.reload_watch)
         kernel.at(until + self._draws.uniform(30, 600), lambda: self._retire(replica))
 
     def start_second(self) -> None:

@@ -13,6 +13,7 @@ from upkeep.core.version import is_older, latest
 from upkeep.sim.check_budgets import limit_of
 from upkeep.sim.checkers import Facts
 from upkeep.sim.drawing import BAD
+from upkeep.sim.memory_domains import DomainKey, domains_of
 from upkeep.sim.memory_rows import GroupRow
 
 # With these a machine may be left for good: a person must do something.
@@ -132,20 +133,16 @@ def _is_spent_for_good(facts: Facts, budget: BudgetId) -> bool:
 
 def _has_lost_domain(facts: Facts, row: GroupRow) -> bool:
     """Half of a zone, a host or a fault domain of the group, and three machines, are cut off."""
-    there: Counter[tuple[str, ...]] = Counter()
-    cut_off: Counter[tuple[str, ...]] = Counter()
+    there: Counter[DomainKey] = Counter()
+    cut_off: Counter[DomainKey] = Counter()
     for other in facts.store.groups.values():
         for machine in other.machines.values():
-            places: set[tuple[str, ...]] = {("zone", machine.zone), ("host", machine.host)}
-            if other is row:
-                places.add(("fault domain", machine.zone, str(machine.fault_domain)))
             if machine.lifecycle is Lifecycle.PRESENT:
+                places = domains_of(other.group, machine)
                 there.update(places)
                 cut_off.update(places if _is_cut_off(facts, machine) else ())
-    mine = {("zone", m.zone) for m in row.machines.values()}
-    mine |= {("host", m.host) for m in row.machines.values()}
     return any(
-        count >= max(LOST_MACHINES_MIN, there[place] / 2)
-        for place, count in cut_off.items()
-        if place in mine or len(place) > 2
+        cut_off[place] >= max(LOST_MACHINES_MIN, there[place] / 2)
+        for machine in row.machines.values()
+        for place in domains_of(row.group, machine)
     )

@@ -30,6 +30,7 @@ from upkeep.core.model import (
 from upkeep.core.snapshot import Plan, Snapshot
 from upkeep.core.task import IN_HAND, TaskState
 from upkeep.engine.fleet_store import (
+    REVOKED,
     ActionResult,
     LeasedAction,
     ReadMark,
@@ -222,7 +223,7 @@ class MemoryStore:
                     self._pending[action.key] = self.actions[action.key]
         for command in (self.actions[revoked] for revoked in plan.revoked):
             if command.state is not ActionState.DONE:
-                result = ActionResult(succeeded=False, detail="it was not done in time")
+                result = ActionResult(succeeded=False, detail=REVOKED)
                 self._record(command, row, result, now)
         self._write_holds(row, plan, now)
         row.story.extend(plan.story)

@@ -12,7 +12,7 @@ from upkeep.core.model import Group, Lifecycle, Machine, MachineId
 from upkeep.core.snapshot import Domain
 
 # Kind, name, and the group whose own it is (empty for zones and hosts).
-_DomainKey = tuple[str, str, str]
+DomainKey = tuple[str, str, str]
 _Case = tuple[datetime, datetime | None]
 
 
@@ -20,22 +20,22 @@ class DomainTally:
     """Kept in step by `count`, whenever a machine's row changes."""
 
     def __init__(self) -> None:
-        self._size: dict[_DomainKey, int] = {}
+        self._size: dict[DomainKey, int] = {}
         # Machine → when it was lost and came back.
-        self._away: dict[_DomainKey, dict[MachineId, _Case]] = {}
+        self._away: dict[DomainKey, dict[MachineId, _Case]] = {}
 
     def count(self, group: Group, before: Machine | None, after: Machine | None) -> None:
         """Take a change in."""
         for machine, change in ((before, -1), (after, 1)):
             if machine is not None and machine.lifecycle is Lifecycle.PRESENT:
-                for key in _domains_of(group, machine):
+                for key in domains_of(group, machine):
                     self._size[key] = self._size.get(key, 0) + change
         known = after or before
         assert known is not None
         was, now_is = _case(before), _case(after)
         if was == now_is:
             return
-        for key in _domains_of(group, known):
+        for key in domains_of(group, known):
             if now_is is None:
                 self._away.get(key, {}).pop(known.id, None)
             else:
@@ -46,7 +46,7 @@ class DomainTally:
         if not self._away:
             return ()
         domains = []
-        for key in sorted({key for m in machines for key in _domains_of(group, m)}):
+        for key in sorted({key for m in machines for key in domains_of(group, m)}):
             away = self._away.get(key)
             if not away:
                 continue
@@ -70,7 +70,8 @@ def is_away(machine: Machine) -> bool:
     return lost_at is not None and (back_at is None or back_at < lost_at)
 
 
-def _domains_of(group: Group, machine: Machine) -> list[_DomainKey]:
+def domains_of(group: Group, machine: Machine) -> list[DomainKey]:
+    """The zone, host and fault domain it stands in; kind, name, and the group of a fault domain."""
     keys = [("zone", machine.zone, "")] if machine.zone else []
     if machine.host:
         keys.append(("host", machine.host, ""))

@@ -35,8 +35,8 @@ from upkeep.sim.verdicts import Verdicts
 from upkeep.sim.witnesses import Messages
 from upkeep.sim.world import PlatformWatcher, Truth, World, first_machine
 
-# After the faults are over: a retry may wait a day, a window comes once a day, and a large group
-# with small batches, pauses and bake times takes days.
+# After the faults are over a retry may wait a day, a window comes once a day, pauses and bake times
+# take days: with nobody newly on the newest version for so long, it is stuck.
 STALLED_DAYS = 30
 REST_LOOK_S = 6 * 3_600.0
 CURE = "9.0.0"
@@ -266,7 +266,7 @@ class Simulation:
         elif name in ("retry_action", "finish_action"):
             self._lease_moved(args[0], kwargs["fence"], None)
             if self.hosting.current is not self.hosting.watcher():
-                self.kernel.after(2.0, self._reload)
+                self.kernel.after(2.0, self.hosting.reload_watch)
         elif name == "park_group":
             raise RuleBroken("OUR_MISTAKE", kwargs["trace"])
 
@@ -296,7 +296,7 @@ class Simulation:
             if action.verb is Verb.DRAIN:
                 self._drain(action.key, action.machine)
         if plan.machines:
-            self.kernel.after(1.0, self._reload)
+            self.kernel.after(1.0, self.hosting.reload_watch)
 
     def _drain(self, key: str, machine: MachineId) -> None:
         """The agent moves the machine's work away, if it hears of it; some never end."""
@@ -310,11 +310,6 @@ class Simulation:
                 self.store.record_drained(key, now=now)
 
         self.kernel.after(self._agents.uniform(5, 300), drained)
-
-    def _reload(self) -> None:
-        watcher = self.hosting.watcher()
-        if watcher is not None and watcher.witnesses is not None:
-            watcher.guarded(watcher.witnesses.reload)
 
     def _visible(self, truth: Truth) -> None:
         watcher = self.hosting.watcher()

@@ -89,7 +89,6 @@ class Witnesses:
         self._interval = timedelta(seconds=self._agent_s)
         self._round_at: float | None = None
         self._next_sweep = 0.0
-        self._next_check_ins = 0.0
         self._sent: dict[str, int] = {}
         self._accepted: dict[str, int] = {}
         self._agent_lives: dict[str, bool] = {}
@@ -168,12 +167,9 @@ class Witnesses:
         self._plan_round()
 
     def _sweep(self, now: datetime) -> None:
-        if self._kernel.now >= self._next_check_ins:
-            # Every other one is enough: only three missed in a row are silence.
-            self._next_check_ins = self._kernel.now + 2 * self._agent_s
-            for name, truth in self._world.machines.items():
-                if name not in self._restless and self._agent_lives.get(name, True):
-                    self.watch.heard(truth.id, now=now, interval=self._interval)
+        for name, truth in self._world.machines.items():
+            if name not in self._restless and self._agent_lives.get(name, True):
+                self.watch.heard(truth.id, now=now, interval=self._interval)
         self.watch.sweep(now=now)
 
     def _check_in(self, truth: Truth, restless: _Restless) -> None:

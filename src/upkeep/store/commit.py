@@ -15,7 +15,7 @@ from sqlalchemy import Connection, and_, bindparam, delete, insert, select, tupl
 from upkeep.core.hold import Hold
 from upkeep.core.model import Lifecycle, Machine, Rollout, Task
 from upkeep.core.snapshot import Action, Plan
-from upkeep.engine.fleet_store import ReadMark
+from upkeep.engine.fleet_store import REVOKED, ReadMark
 from upkeep.store import tables as t
 from upkeep.store.budget_rows import lock_budgets, recount
 from upkeep.store.database import insert_for, insert_ignoring, to_us, to_us_or_none
@@ -266,7 +266,7 @@ def _revoke(connection: Connection, keys: Sequence[str], now: datetime) -> None:
     connection.execute(
         update(t.actions)
         .where(t.actions.c.key == bindparam("revoked"), t.actions.c.ended_at.is_(None))
-        .values(state="failed", detail="it was not done in time", ended_at=to_us(now)),
+        .values(state="failed", detail=REVOKED, ended_at=to_us(now)),
         [{"revoked": key} for key in keys],
     )
 

@@ -17,7 +17,7 @@ from upkeep.core.refusals import (
     hold,
     no_place_now,
     priority_of,
-    refusal_for_all,
+    refusal_by_time,
     refusal_for_one,
     refusal_now,
 )
@@ -78,7 +78,7 @@ def _start_noticed(draft: Draft, rollout: Rollout, task: Task, machine: Machine)
         # Nobody knows for how long, and others may need its places: it is announced anew.
         _withdraw(draft, task)
         return refusal
-    if (refusal := refusal_for_all(draft, rollout)) is not None:
+    if (refusal := refusal_by_time(draft, rollout)) is not None:
         return refusal
     if not task.surge:
         if (spent := no_place_now(draft, rollout, machine)) is not None:
