@@ -94,6 +94,15 @@ def test_restarts_that_fail_blame_no_version_and_stop_nothing_but_the_budget() -
     assert [c.machine for c in story.claims] == ["m0"]
 
 
+def test_a_call_that_failed_on_each_of_its_machines_was_not_completed() -> None:
+    story = Story(machines_of(3))
+    story.ill_on = {("m0", "1.0.0")}
+    story.call(Verb.RESTART, "m0")
+    story.run(minutes=30)
+    assert story.rollout().state is RolloutState.FAULTED
+    assert story.rollout().code is RolloutCode.FAILED_MACHINES
+
+
 def test_stop_and_start() -> None:
     story = Story(machines_of(5))
     story.call(Verb.STOP, "m0")

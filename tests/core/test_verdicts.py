@@ -137,3 +137,25 @@ def test_a_rollback_after_the_verdict_that_failed_half_way_shows_nothing() -> No
     story.run(minutes=38)
     assert story.rollout().state is RolloutState.FAULTED
     assert story.rollout().guilty
+
+
+def test_a_lone_failure_whose_rollback_failed_halts_the_rollout_and_blames_nobody() -> None:
+    story = ill_on_newer(one_version_newer(machines_of(3)), "m1")
+    story.refused[("m1", Verb.SWITCH_BACK)] = "no_space"
+    story.refused[("m1", Verb.REPLACE_OS_DISK)] = ""
+    story.run(minutes=40)
+    assert story.batches() == [["m0"], ["m1"]]
+    assert story.rollout().state is RolloutState.FAULTED
+    assert story.rollout().code is RolloutCode.UNHEALTHY_UPGRADED
+    assert not story.rollout().guilty
+    assert "the rollback failed" in story.rollout().evidence
+    assert story.images()["m2"] == "1.0.0"
+
+
+def test_among_enough_that_are_well_on_it_one_such_failure_does_not_halt() -> None:
+    story = ill_on_newer(one_version_newer(machines_of(6)), "m5")
+    story.refused[("m5", Verb.SWITCH_BACK)] = "no_space"
+    story.refused[("m5", Verb.REPLACE_OS_DISK)] = ""
+    story.run(minutes=60)
+    assert story.rollout().state is RolloutState.COMPLETED
+    assert story.rollout().code is RolloutCode.FAILED_MACHINES

@@ -5,12 +5,13 @@ A failure belongs to the last work on that machine, within its bake time.  It sp
 
 1. the machine was well before it was touched (a repair that did not heal proves nothing);
 2. the platform did its part (a full disk is not the image's doing);
-3. back on the previous version the machine was well again (else it is the machine itself);
+3. back on the previous version the machine was well again (else it is the machine itself; if
+   it could not go back, nobody knows: the rollout halts and nobody is blamed);
 4. the control group, machines of the same zones (or neighbours on its host) without that work,
    is clearly better off.
 
 Losing a zone, a host or a fault domain blames nobody: see `lost_domains`.
-Source: DESIGN §5 (blame; down is not bad), docs/adr/0005, 0008.
+Source: DESIGN §5 (blame; down is not bad), docs/adr/0005, 0008, 0011.
 """
 
 from collections.abc import Iterable, Sequence
@@ -91,9 +92,19 @@ def speaks_against_version(task: Task) -> bool:
     if task.repair or task.failure in (Failure.NONE, Failure.PLATFORM):
         return False
     if task.state is TaskState.FAILED:
-        return task.attempt == 1  # Else its rollback failed, and what it would have shown is open.
+        return not is_left_open(task)
     # After a rollback only a machine that was then well testifies against the version.
     return task.state is not TaskState.ROLLED_BACK or task.healed
+
+
+def is_left_open(task: Task) -> bool:
+    """Its rollback failed too, so what that would have shown is open: version or machine."""
+    return (
+        task.state is TaskState.FAILED
+        and task.attempt > 1
+        and not task.repair
+        and task.failure is not Failure.PLATFORM
+    )
 
 
 def control_group_suffers(*, failed: int, touched: int, control_failed: int, control: int) -> bool:

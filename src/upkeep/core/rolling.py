@@ -221,7 +221,7 @@ def _complete_if_done(draft: Draft, rollout: Rollout) -> None:
         names = [draft.machines[t.machine].name for t in failed if t.machine in draft.machines]
         rollout = replace(rollout, evidence=f"failed by themselves: {some_of(names)}")
     done = any(t.state is TaskState.DONE for t in tasks)
-    if failed and not done and rollout.target:
+    if failed and not done:
         _end(draft, rollout, RolloutState.FAULTED, code)
         return
     if rollout.target and done and (rollout.verb is not Verb.CREATE or not draft.group.baked):

@@ -2,13 +2,18 @@
 
 blame.py says what a single failure is worth; this file weighs those of a rollout against the
 machines that are well on the target and against those that nobody touched: the control group, of
-the same zones and on the same hosts.  Source: sheet os-image §2.4; docs/adr/0005, 0008.
+the same zones and on the same hosts.  Source: sheet os-image §2.4; docs/adr/0005, 0008, 0011.
 """
 
 from dataclasses import dataclass
 from datetime import datetime
 
-from upkeep.core.blame import ILL_AFTER, control_group_suffers, speaks_against_version
+from upkeep.core.blame import (
+    ILL_AFTER,
+    control_group_suffers,
+    is_left_open,
+    speaks_against_version,
+)
 from upkeep.core.draft import Draft, subject_of
 from upkeep.core.model import Failure, Health, Machine, Rollout, RolloutCode, Task
 from upkeep.core.task import TERMINAL, TaskState
@@ -51,18 +56,33 @@ def judge_batch(draft: Draft, rollout: Rollout) -> Verdict | None:
         # One machine that is still ill on its previous version is ill by itself; several at
         # once are no coincidence: the new version may have harmed their data.
         accused = [t for t in failed if t.failure is not Failure.PLATFORM]
-    if not accused:
-        platform_failed = [t for t in failed if t.failure is Failure.PLATFORM]
-        if exceeds(len(platform_failed), limit, of=len(touched)):
-            code = RolloutCode.PLATFORM_FAILED
-            return _verdict(draft, rollout, code, platform_failed, guilty=False)
-        return None  # The machines themselves are ill; the gate before a batch counts them.
     well = _well_on_target(draft, rollout)
+    if not accused:
+        return _halt_without_blame(draft, rollout, failed, len(touched), well)
     if not exceeds(len(accused), limit, of=len(accused) + well):
         return None
     guilty = not _control_suffers(draft, rollout, accused, len(accused) + well)
     guilty = guilty and not all(_host_suffers(draft, rollout, task) for task in accused)
     return _verdict(draft, rollout, RolloutCode.UNHEALTHY_UPGRADED, accused, guilty=guilty)
+
+
+def _halt_without_blame(
+    draft: Draft, rollout: Rollout, failed: list[Task], touched: int, well: int
+) -> Verdict | None:
+    """Nothing speaks against the version, yet it may be no time to go on.
+
+    None: the machines themselves are ill, which the gate before a batch counts.
+    """
+    limit = rollout.policy.max_unhealthy_upgraded_percent
+    platform_failed = [t for t in failed if t.failure is Failure.PLATFORM]
+    if exceeds(len(platform_failed), limit, of=touched):
+        code = RolloutCode.PLATFORM_FAILED
+        return _verdict(draft, rollout, code, platform_failed, guilty=False)
+    left_open = [t for t in failed if is_left_open(t)]
+    if exceeds(len(left_open), limit, of=len(left_open) + well):
+        code = RolloutCode.UNHEALTHY_UPGRADED
+        return _verdict(draft, rollout, code, left_open, guilty=False)
+    return None
 
 
 def _verdict(
