@@ -79,6 +79,12 @@ MUTANTS = (
         "if not failed or not exceeds(len(failed) - 1, limit",
     ),
     _mutant(
+        "a batch begins before the last one was judged",
+        "core/admission.py",
+        "    if rollout.batch > 0 and rollout.batch_closed_at is None:\n",
+        "    if rollout.batch < 0:\n",
+    ),
+    _mutant(
         "a claim is given back while its machine is in hand",
         "core/settle.py",
         "        if not gone and task is not None and task.state is not TaskState.BAKING:\n"

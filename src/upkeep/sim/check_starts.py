@@ -187,6 +187,7 @@ class BatchChecker(BlindChecker):
         super().__init__(facts)
         self._batches: dict[tuple[str, int], list[Task]] = {}
         self._ended_at: dict[str, datetime] = {}  # When a task of the rollout ended last.
+        self._judged: dict[str, int] = {}  # Rollout → its last batch that a row called closed.
 
     def committed(self, commit: Commit) -> None:
         begun: dict[str, list[Task]] = {}
@@ -207,6 +208,9 @@ class BatchChecker(BlindChecker):
             self._too_many_failed(rollout, commit.now)
             self._newer(rollout, tasks)
             self._batches[(rollout_id, tasks[0].batch)] = tasks
+        for rollout in commit.plan.rollouts:
+            if rollout.batch_closed_at is not None:
+                self._judged[rollout.id] = rollout.batch
 
     def _batch(self, rollout: Rollout, tasks: list[Task]) -> None:
         policy = rollout.policy
@@ -235,6 +239,9 @@ class BatchChecker(BlindChecker):
         closed = self._ended_at.get(rollout.id)
         if closed is not None and now - closed < pause:
             raise RuleBroken("PAUSE", f"{rollout.id}: the last batch ended at {closed:%H:%M:%S}")
+        # Without a pause a batch is judged and the next one begun in one plan.
+        if pause and self._judged.get(rollout.id, 0) < tasks[0].batch - 1:
+            raise RuleBroken("JUDGED", f"{rollout.id}: batch {tasks[0].batch - 1} was never judged")
 
     def _too_ill(self, rollout: Rollout, tasks: list[Task]) -> None:
         """The gate before a batch, from the truth: machines long ill by themselves.

@@ -40,6 +40,10 @@ from upkeep.sim.world import PlatformWatcher, Truth, World, first_machine
 STALLED_DAYS = 30
 REST_LOOK_S = 6 * 3_600.0
 CURE = "9.0.0"
+# So often somebody looks at a machine at the moment when work on it begins; a starved process
+# comes to the answer when the work is over, with the machine still booting.
+LOOK_UNDER_WAY = 0.05
+LOOK_TAKES_S = 120.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,6 +109,7 @@ class Simulation:
             watcher=self.watcher,
         )
         self._agents = stream(drawing.seed, "agents")
+        self._looks = stream(drawing.seed, "looks")
         self.site = Site(
             kernel=self.kernel,
             world=self.world,
@@ -188,6 +193,7 @@ class Simulation:
         self.watcher.on_began.append(
             lambda truth, call: self.kernel.tell(f"{call.key} begins, fence {call.fence}")
         )
+        self.watcher.on_began.append(lambda truth, call: self._work_begins(truth))
         self.watcher.on_ended.append(
             lambda truth, call, machine: self.kernel.tell(
                 f"{call.key} ends: {call.course.error or 'done'}; runs {machine.image}"
@@ -316,6 +322,13 @@ class Simulation:
         if watcher is not None and watcher.witnesses is not None:
             witnesses = watcher.witnesses
             self._guarded_later(lambda: watcher.guarded(lambda: witnesses.stir(truth)))
+
+    def _work_begins(self, truth: Truth) -> None:
+        watcher = self.hosting.watcher()
+        if self._looks.random() >= LOOK_UNDER_WAY or watcher is None:
+            return
+        if watcher.witnesses is not None:
+            watcher.witnesses.look_under_way(truth, self._looks.uniform(1, LOOK_TAKES_S))
 
     def _guarded_later(self, work: Callable[[], None]) -> None:
         """Not within the write that may have caused it."""

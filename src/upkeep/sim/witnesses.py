@@ -120,6 +120,24 @@ class Witnesses:
         self.watch.update(self._store.watched([truth.id]), now=self._process.engine_now())
         self.stir(truth)
 
+    def look_under_way(self, truth: Truth, returns_after: float) -> None:
+        """A look begins now, with what is true now, and comes back so many seconds later."""
+        settings = self._probes[truth.group]
+        if settings is None:
+            return
+        result, begins = self._world.probe(truth), self._kernel.now
+
+        def begin() -> None:
+            if self._kernel.now > begins:
+                return  # The process was frozen at that moment.
+            probe = self._due_probe(truth, settings)
+            self._kernel.after(
+                returns_after,
+                lambda: self._process.guarded(lambda: self._probed(truth, probe, result)),
+            )
+
+        self._kernel.after(0.0, lambda: self._process.guarded(begin))
+
     def stir(self, truth: Truth) -> None:
         """Something about the machine may look different from now on."""
         settings = self._probes[truth.group]
@@ -156,7 +174,7 @@ class Witnesses:
                 del self._restless[name]
                 continue
             self._check_in(truth, restless)
-            self._probe(truth, now)
+            self._probe(truth)
             if messages_fail:
                 restless.until = max(restless.until, self._kernel.now + 2 * self._agent_s + 120)
             elif self._kernel.now > restless.until:
@@ -211,16 +229,11 @@ class Witnesses:
         now = self._process.engine_now()
         self.watch.reported(truth.id, inside, now=now, interval=self._interval, detail="reported")
 
-    def _probe(self, truth: Truth, now: datetime) -> None:
+    def _probe(self, truth: Truth) -> None:
         settings = self._probes[truth.group]
         if settings is None:
             return
-        probe = DueProbe(
-            machine=truth.id,
-            address=f"sim:{truth.name}",
-            settings=settings,
-            begun_at=now,
-        )
+        probe = self._due_probe(truth, settings)
         result = self._world.probe(truth)
         messages = self._messages
         travel = self._draws.randrange(100) if messages.lost or messages.late else 100
@@ -230,6 +243,14 @@ class Witnesses:
             self._later(lambda: self._probed(truth, probe, result))
             return
         self._probed(truth, probe, result)
+
+    def _due_probe(self, truth: Truth, settings: ProbeSettings) -> DueProbe:
+        return DueProbe(
+            machine=truth.id,
+            address=f"sim:{truth.name}",
+            settings=settings,
+            begun_at=self._process.engine_now(),
+        )
 
     def _probed(self, truth: Truth, probe: DueProbe, result: ProbeResult) -> None:
         if result.status != 200:
