@@ -143,6 +143,10 @@ class DriverError(Exception):
         self.detail = detail
 
 
+# The platform of machines whose power upkeep does not hold: only their agents act on them.
+AGENT_ONLY = "agent_only"
+
+
 class Platform(Protocol):
     """Machines as one hypervisor sees them.  Calls block until done; no policy lives here."""
 

@@ -9,6 +9,9 @@ import pytest
 from sqlalchemy import select, update
 from tests.api.agent_by_hand import Agent, add_group, drain, eventually, kind, new_token
 
+from upkeep.engine.executor import Executor
+from upkeep.engine.fleet_store import LeasedAction
+from upkeep.ports import AGENT_ONLY, MachineSpec, OsImage
 from upkeep.store import tables as t
 from upkeep.store.database import to_us
 
@@ -260,6 +263,62 @@ def test_a_command_comes_until_it_is_answered(server: Any, agent: Agent) -> None
     row = server.read(lambda c: c.execute(select(t.actions)).one())
     assert (row.state, row.detail) == ("succeeded", "drained")
     assert agent.check_in(done=done).status_code == 200  # Its reply was lost: said again.
+
+
+def ask_for_restart(server: Any, agent: Agent) -> tuple[str, dict[str, Any]]:
+    """The rollout, and the command as the agent then hears it."""
+    services = server.services
+    executor = Executor(
+        services.store, {}, NoImages(), services.clock, owner="test",
+        by_agent=frozenset({AGENT_ONLY}),
+    )  # fmt: skip
+    asked = server.client().post("/v1/machines/db-1/restart", json={"force": True})
+    assert asked.status_code == 202, asked.text
+    eventually(lambda: executor.claim(10) == [] and agent.check_in().json()["commands"] != [])
+    (command,) = agent.check_in().json()["commands"]
+    return asked.json()["id"], command
+
+
+class NoImages:
+    """A `Provisioner` that is never asked: nothing here has an OS disk of ours."""
+
+    def image(self, leased: LeasedAction) -> OsImage:
+        raise AssertionError(leased)
+
+    def spec(self, leased: LeasedAction) -> MachineSpec:
+        raise AssertionError(leased)
+
+    def seed(self, leased: LeasedAction) -> dict[str, bytes]:
+        raise AssertionError(leased)
+
+
+def test_an_agent_restarts_its_machine_and_what_it_says_with_the_answer_counts(
+    server: Any, agent: Agent
+) -> None:
+    watch(server)
+    agent.check_in()
+    eventually(lambda: agent.row().health == "healthy")
+    rollout, command = ask_for_restart(server, agent)
+    assert (command["verb"], command["fence"]) == ("restart", 1)
+    assert agent.row().health == "initializing"
+    done = [{"key": command["key"], "fence": 1, "outcome": "succeeded", "detail": ""}]
+    assert agent.check_in(boot_id="boot-2", done=done).json()["commands"] == []
+    # It says nothing more: the next check-in may be five minutes away.
+    shown = server.client()
+    eventually(lambda: shown.get(f"/v1/rollouts/{rollout}").json()["state"] == "completed")
+    assert agent.row().health == "healthy"
+    assert server.read(lambda c: c.execute(select(t.machines.c.boots)).scalar()) == 1
+    # An agent takes nothing with a lower fence than it has seen.
+    drain(server, agent)
+    eventually(lambda: agent.check_in().json()["commands"] != [])
+    assert agent.check_in().json()["commands"][0]["fence"] == 1
+
+
+def test_a_command_that_an_agent_found_too_old_is_offered_again(server: Any, agent: Agent) -> None:
+    rollout, command = ask_for_restart(server, agent)
+    fenced = [{"key": command["key"], "fence": 1, "outcome": "fenced", "detail": ""}]
+    assert agent.check_in(done=fenced).json()["commands"] == [command]
+    assert server.client().get(f"/v1/rollouts/{rollout}").json()["state"] == "running"
 
 
 def test_another_machines_command_is_not_its_to_answer(server: Any, agent: Agent) -> None:

@@ -266,13 +266,21 @@ def test_a_machine_that_exists_already_gets_its_line() -> None:
     assert wrong.exit_code == ExitCode.INVALID
 
 
-@pytest.mark.parametrize("verb", ["restart", "stop", "start"])
+@pytest.mark.parametrize("verb", ["stop", "start"])
 def test_a_machine_that_only_runs_the_agent_is_not_ours_to_switch(verb: str) -> None:
     run("group", "create", "metal", "--platform", "agent_only")
     ok("machine", "add", "iron", "--group", "metal")
     refused = run("machine", verb, "iron")
     assert refused.exit_code == ExitCode.REFUSED
     assert f"iron only runs the agent: upkeep does not hold its power; {verb} it" in refused.stderr
+
+
+def test_without_an_agent_nobody_can_restart_such_a_machine() -> None:
+    run("group", "create", "metal", "--platform", "agent_only")
+    ok("machine", "add", "iron", "--group", "metal")
+    refused = run("machine", "restart", "iron")
+    assert refused.exit_code == ExitCode.REFUSED
+    assert "No agent has enrolled on iron: run there the line that" in refused.stderr
 
 
 def test_a_machine_that_only_runs_the_agent_can_be_forgotten() -> None:

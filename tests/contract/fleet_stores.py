@@ -81,8 +81,12 @@ class Backend(Protocol):
 
     def pause(self, rollout: str, paused: bool, *, now: datetime) -> None: ...
 
-    def drained(self, machine: str, key: str, *, now: datetime) -> None:
-        """The machine's agent says that its work has moved away."""
+    def answered(self, machine: str, key: str, *, now: datetime, succeeded: bool = True) -> None:
+        """The machine's agent says that it has done (or could not do) what it was offered."""
+        ...
+
+    def offered(self, machine: str) -> list[tuple[str, int]]:
+        """Key and fence of the commands that the machine's agent is offered."""
         ...
 
     def close(self) -> None: ...
@@ -121,8 +125,21 @@ class MemoryBackend:
     def pause(self, rollout: str, paused: bool, *, now: datetime) -> None:
         self._operator.change_rollout(RolloutId(rollout), paused=paused, now=now)
 
-    def drained(self, machine: str, key: str, *, now: datetime) -> None:
-        self._memory.record_drained(key, now=now)
+    def answered(self, machine: str, key: str, *, now: datetime, succeeded: bool = True) -> None:
+        self._memory.finish_by_agent(key, now=now, succeeded=succeeded)
+
+    def offered(self, machine: str) -> list[tuple[str, int]]:
+        rows = self._memory.actions.values()
+        fence = (
+            self._memory.groups[self._memory.group_of[MachineId(machine)]]
+            .extras[MachineId(machine)]
+            .fence
+        )
+        return [
+            (row.action.key, fence)
+            for row in rows
+            if row.action.machine == machine and row.waits_for_agent()
+        ]
 
     def close(self) -> None:
         pass
@@ -218,13 +235,17 @@ class SqlBackend:
             group = connection.execute(select(row.group_id).where(row.id == rollout)).scalar_one()
             mark(connection, group, now)
 
-    def drained(self, machine: str, key: str, *, now: datetime) -> None:
+    def answered(self, machine: str, key: str, *, now: datetime, succeeded: bool = True) -> None:
         with self.database.write() as connection:
-            group = actions.finish_by_agent(
-                connection, machine, key, succeeded=True, detail="", now=now
+            answered = actions.finish_by_agent(
+                connection, machine, key, succeeded=succeeded, detail="", now=now
             )
-            if group is not None:
-                mark(connection, group, now)
+            if answered is not None:
+                mark(connection, answered.group, now)
+
+    def offered(self, machine: str) -> list[tuple[str, int]]:
+        with self.database.read() as connection:
+            return [(row.key, row.machine_fence) for row in actions.mailbox(connection, machine)]
 
     def close(self) -> None:
         self.database.close()

@@ -22,13 +22,14 @@ from fleet_stores import (
     seen,
 )
 
-from upkeep.core.model import Health, Lifecycle, Rollout, RolloutState, Verb
+from upkeep.core.model import Health, Lifecycle, MachineId, Rollout, RolloutState, Verb
 from upkeep.core.snapshot import Action
-from upkeep.engine.fleet_store import ActionResult, Sighting
+from upkeep.engine.fleet_store import ActionResult, LeasedAction, Sighting
 from upkeep.ports import Power
 
 GROUP = a_group()
 ROLLOUT = a_rollout(GROUP, 1, now=START)
+RESTART = an_action(ROLLOUT, "m_a_0", Verb.RESTART)
 REFUSED = ActionResult(succeeded=False, kind="failed", detail="it said no")
 
 
@@ -275,10 +276,10 @@ def test_draining_waits_for_the_agent_and_is_never_leased(fleet: Backend) -> Non
     begin(fleet, drain)
     assert claim(fleet, now=at(100)) == []
     assert seen(fleet, "m_a_0", now=at(100)).health is Health.HEALTHY
-    fleet.drained("m_a_0", drain.key, now=at(101))
+    fleet.answered("m_a_0", drain.key, now=at(101))
     assert look(fleet, now=at(101)).outcomes[drain.key].succeeded
     assert fleet.store.due_groups(at(101), 10) == [GROUP.id]
-    fleet.drained("m_a_0", drain.key, now=at(102))
+    fleet.answered("m_a_0", drain.key, now=at(102))
     assert look(fleet, now=at(102)).outcomes[drain.key].at == at(101)
 
 
@@ -286,7 +287,7 @@ def test_a_command_that_was_revoked_has_failed_and_stays_so(fleet: Backend) -> N
     drain = an_action(ROLLOUT, "m_a_0", Verb.DRAIN)
     begin(fleet, drain)
     assert commit(fleet, now=at(1), revoked=(drain.key,))
-    fleet.drained("m_a_0", drain.key, now=at(2))
+    fleet.answered("m_a_0", drain.key, now=at(2))
     outcome = look(fleet, now=at(3)).outcomes[drain.key]
     assert (outcome.succeeded, outcome.at) == (False, at(1))
 
@@ -294,10 +295,80 @@ def test_a_command_that_was_revoked_has_failed_and_stays_so(fleet: Backend) -> N
 def test_what_was_done_in_the_meantime_is_not_revoked(fleet: Backend) -> None:
     drain = an_action(ROLLOUT, "m_a_0", Verb.DRAIN)
     begin(fleet, drain)
-    fleet.drained("m_a_0", drain.key, now=at(1))
+    fleet.answered("m_a_0", drain.key, now=at(1))
     assert commit(fleet, now=at(2), revoked=(drain.key,))
     outcome = look(fleet, now=at(3)).outcomes[drain.key]
     assert (outcome.succeeded, outcome.at) == (True, at(1))
+
+
+def given(fleet: Backend, *, minute: float, until: float) -> LeasedAction:
+    """A restart that was claimed and passed on to the machine's agent."""
+    (leased,) = claim(fleet, now=at(minute))
+    fleet.store.give_to_agent(leased.action.key, fence=leased.fence, lease_until=at(until))
+    return leased
+
+
+def test_what_was_given_to_an_agent_is_offered_to_it_and_to_nobody_else(fleet: Backend) -> None:
+    begin(fleet, RESTART)
+    assert fleet.offered("m_a_0") == []
+    leased = given(fleet, minute=1, until=21)
+    assert not leased.was_with_agent
+    assert fleet.offered("m_a_0") == [(RESTART.key, leased.fence)]
+    assert fleet.offered("m_a_1") == []
+    assert keys(fleet, minute=20) == []
+    assert seen(fleet, "m_a_0", now=at(20)).health is Health.INITIALIZING
+
+
+def test_an_agents_answer_ends_what_it_was_given_and_begins_the_watch_anew(fleet: Backend) -> None:
+    begin(fleet, RESTART)
+    given(fleet, minute=1, until=21)
+    fleet.store.observe(MachineId("m_a_0"), Sighting(health=Health.HEALTHY), now=at(2))
+    fleet.answered("m_a_0", RESTART.key, now=at(3))
+    assert look(fleet, now=at(3)).outcomes[RESTART.key].succeeded
+    assert seen(fleet, "m_a_0", now=at(3)).health is Health.INITIALIZING
+    (watched,) = fleet.store.watched([MachineId("m_a_0")])
+    assert watched.watch_from == at(3)
+    assert fleet.offered("m_a_0") == []
+    fleet.answered("m_a_0", RESTART.key, now=at(4), succeeded=False)
+    assert look(fleet, now=at(4)).outcomes[RESTART.key].at == at(3)
+
+
+def test_an_agent_may_say_that_it_could_not(fleet: Backend) -> None:
+    begin(fleet, RESTART)
+    given(fleet, minute=1, until=21)
+    fleet.answered("m_a_0", RESTART.key, now=at(3), succeeded=False)
+    assert not look(fleet, now=at(3)).outcomes[RESTART.key].succeeded
+
+
+def test_an_agent_that_has_not_answered_in_its_time_is_not_believed_later(fleet: Backend) -> None:
+    begin(fleet, RESTART)
+    given(fleet, minute=1, until=21)
+    (late,) = claim(fleet, now=at(21))
+    assert late.was_with_agent
+    assert fleet.offered("m_a_0") == []
+    fleet.answered("m_a_0", RESTART.key, now=at(22))
+    assert RESTART.key not in look(fleet, now=at(22)).outcomes
+    assert fleet.store.finish_action(RESTART.key, fence=late.fence, result=REFUSED, now=at(23))
+    assert not look(fleet, now=at(23)).outcomes[RESTART.key].succeeded
+
+
+def test_nothing_is_given_to_an_agent_by_whoever_lost_the_lease(fleet: Backend) -> None:
+    begin(fleet, RESTART)
+    (first,) = claim(fleet, now=at(1))
+    (second,) = claim(fleet, now=at(3))
+    fleet.store.give_to_agent(RESTART.key, fence=first.fence, lease_until=at(90))
+    assert fleet.offered("m_a_0") == []
+    assert fleet.store.extend_lease(RESTART.key, fence=second.fence, lease_until=at(5))
+    assert not claim(fleet, now=at(6))[0].was_with_agent
+
+
+def test_all_commands_to_an_agent_bring_the_machines_own_fence(fleet: Backend) -> None:
+    """An agent refuses what is older than anything it has seen, of whatever action."""
+    drain = an_action(ROLLOUT, "m_a_0", Verb.DRAIN)
+    begin(fleet, RESTART)
+    leased = given(fleet, minute=1, until=21)
+    begin(fleet, drain, minute=2)
+    assert dict(fleet.offered("m_a_0")) == {RESTART.key: leased.fence, drain.key: leased.fence}
 
 
 def test_nobody_works_on_a_machine_that_is_gone(fleet: Backend) -> None:

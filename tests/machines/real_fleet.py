@@ -9,7 +9,7 @@ import re
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -51,15 +51,10 @@ class RealFleet:
         assert self._poller is not None, "create the machines first"
         return self._poller
 
-    def start_server(self, *, program: Sequence[str] = ("-m", "upkeep")) -> None:
-        """Args:
-        program: what Python runs in place of upkeep's own command line.
-        """
-        python, module, name, *arguments = serve_command(self.stage, self.port)
-        assert (module, name) == ("-m", "upkeep")
+    def start_server(self) -> None:
         with self.stage.log.open("ab") as output:
             self.server = subprocess.Popen(
-                [python, *program, *arguments],
+                serve_command(self.stage, self.port),
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,

@@ -263,9 +263,11 @@ class AgentEdge:
                 detail=each.detail.replace("\x00", " "),
             )
             for each in body.done
+            # It comes again, with a fence that the agent takes.
+            if each.outcome is not wire.Outcome.FENCED
         ]
 
-        def write(connection: Connection) -> tuple[str | None, bool]:
+        def write(connection: Connection) -> agents.Absorbed:
             return agents.absorb(
                 connection,
                 entry.machine,
@@ -276,15 +278,22 @@ class AgentEdge:
                 now=now,
             )
 
-        group, is_all = await self._writer.write(write)
+        absorbed: agents.Absorbed = await self._writer.write(write)
+        if absorbed.is_renewed:
+            # Before this check-in's health is handed over: it is of after the work.
+            await self._in_thread(partial(self._begin_watch, entry.machine))
         self._heard[entry.machine] = (inside, interval, body.health.detail)
         self._seen[entry.machine] = now
-        entry.digest = digest if is_all else None
+        entry.digest = digest if absorbed.is_all else None
         if done and entry.group in self._mail:
             # Ahead of the refresh, so that this very reply does not repeat what is answered.
             await self._refresh([entry.group])
-        if group is not None:
-            self._services.store.announce(group)
+        if absorbed.group is not None:
+            self._services.store.announce(absorbed.group)
+
+    def _begin_watch(self, machine: str) -> None:
+        watched = self._services.store.watched([MachineId(machine)])
+        self._services.watch.update(watched, now=self._clock.peek())
 
     async def _commands(self, entry: Entry, *, only_news: bool = False) -> bytes | None:
         """What waits for the machine, encoded; with `only_news` None if it has been told all."""

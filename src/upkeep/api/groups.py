@@ -18,7 +18,7 @@ from upkeep.api.auth import OPERATE, READ, Actor
 from upkeep.api.policy import PolicyPatch, PolicyView, apply_policy, policy_view
 from upkeep.api.problems import InputError, ProblemKind, conflict, invalid
 from upkeep.api.scripts import Script, to_column
-from upkeep.api.services import AGENT_ONLY, Services
+from upkeep.api.services import Services
 from upkeep.api.shapes import (
     After,
     AnyRequest,
@@ -37,6 +37,7 @@ from upkeep.api.shapes import (
 from upkeep.core.health import HealthSource
 from upkeep.core.model import GroupKind, Health, Lifecycle, MachineId, RollingPolicy, Verb
 from upkeep.core.snapshot import OperatorCall
+from upkeep.ports import AGENT_ONLY
 from upkeep.store import calls, groups, images, rollouts, story
 from upkeep.store.database import from_us
 from upkeep.store.policies import policy_from_json, policy_to_json

@@ -16,7 +16,7 @@ from upkeep.api.holds import HoldView, hold_view
 from upkeep.api.install import pasted_line
 from upkeep.api.problems import conflict, invalid
 from upkeep.api.rollouts import RolloutDetail, read_detail
-from upkeep.api.services import AGENT_ONLY, Services
+from upkeep.api.services import Services
 from upkeep.api.shapes import (
     After,
     AnyRequest,
@@ -36,6 +36,7 @@ from upkeep.api.shapes import (
 )
 from upkeep.core.model import Health, Lifecycle, Verb
 from upkeep.platforms.agent_only import refusal
+from upkeep.ports import AGENT_ONLY
 from upkeep.store import agents, groups, holds, machines, story
 from upkeep.store.database import from_us, from_us_or_none
 
@@ -357,13 +358,24 @@ async def _call(
     def resolve() -> tuple[str, str]:
         with services.database.read() as connection:
             row = find_machine(connection, machine, actor)
-            if row.platform == AGENT_ONLY and verb is not Verb.DELETE:
-                raise conflict(refusal(row.name, verb.value))
+            if row.platform == AGENT_ONLY:
+                _check_agent_can(row, verb)
             return row.group_id, row.id
 
     group_id, machine_id = await asyncio.to_thread(resolve)
     rollout = await ask(services, actor, group_id, verb, machines=[machine_id], force=wanted.force)
     return await asyncio.to_thread(read_detail, services, actor, rollout)
+
+
+def _check_agent_can(row: Row[Any], verb: Verb) -> None:
+    """A machine whose power upkeep does not hold is restarted by its agent, and no more."""
+    if verb in (Verb.START, Verb.STOP):
+        raise conflict(refusal(row.name, verb.value))
+    if verb is Verb.RESTART and row.agent_enrolled_at is None:
+        raise conflict(
+            f"no agent has enrolled on {row.name}: run there the line that"
+            f" `upkeep machine add {row.name}` prints, or restart it yourself"
+        )
 
 
 def _check_no_scale_set_makes(connection: Connection, name: str) -> None:

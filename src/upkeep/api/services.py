@@ -21,8 +21,6 @@ from upkeep.ports import Ids
 from upkeep.store.database import Database
 from upkeep.store.fleet import SqlFleetStore
 
-AGENT_ONLY = "agent_only"
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AgentTimes:

@@ -18,10 +18,10 @@ from upkeep.cli.options import (
 )
 from upkeep.cli.output import Columns, confirm, print_answer, print_details, print_json, print_page
 from upkeep.cli.quantities import show_length, show_moment
+from upkeep.ports import AGENT_ONLY
 
 app = typer.Typer(no_args_is_help=True, help="Groups: machines that serve one purpose.")
 
-AGENT_ONLY = "agent_only"
 
 Name = Annotated[str, typer.Argument(parser=parse_name, metavar="GROUP", help="The group's name.")]
 

@@ -8,7 +8,7 @@ with a higher fence, and the driver answers a repeated key with what it knows.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Protocol, assert_never
 
 from upkeep.core.model import Verb
@@ -26,6 +26,10 @@ from upkeep.ports import (
 # A lease outlives the longest silence of a live process (heartbeats come every third of it).
 LEASE = timedelta(seconds=60)
 HEARTBEAT = LEASE / 3
+
+# An agent that polls every five minutes hears of a restart by then, gives its machine ten more to
+# go down, and the machine has to boot.
+AGENT_TAKES_MAX = timedelta(minutes=20)
 
 # A driver error that may pass is tried again so often, with doubled waits from the first.
 ATTEMPTS_MAX = 5
@@ -50,7 +54,12 @@ class Provisioner(Protocol):
 
 
 class Executor:
-    """Performs actions on platforms; `owner` names this process in leases."""
+    """Performs actions on platforms.
+
+    Args:
+        owner: names this process in leases.
+        by_agent: platforms on which the machine's own agent restarts it.
+    """
 
     def __init__(
         self,
@@ -60,17 +69,48 @@ class Executor:
         clock: EngineClock,
         *,
         owner: str,
+        by_agent: frozenset[str] = frozenset(),
     ) -> None:
         self._store = store
         self._platforms = platforms
         self._provisioner = provisioner
         self._clock = clock
         self._owner = owner
+        self._by_agent = by_agent
 
     def claim(self, limit: int) -> Sequence[LeasedAction]:
-        """Up to `limit` actions that are now this process's to perform."""
+        """Up to `limit` actions that are now this process's to perform.
+
+        What a machine's own agent performs is passed on to it here.
+        """
         now = self._clock.now()
-        return self._store.claim_actions(self._owner, now=now, lease_until=now + LEASE, limit=limit)
+        taken = self._store.claim_actions(
+            self._owner, now=now, lease_until=now + LEASE, limit=limit
+        )
+        mine = []
+        for leased in taken:
+            if leased.action.verb is Verb.RESTART and leased.platform in self._by_agent:
+                self._pass_on(leased, now)
+            else:
+                mine.append(leased)
+        return mine
+
+    def _pass_on(self, leased: LeasedAction, now: datetime) -> None:
+        """To the agent, once; one that has not answered in its time never will be believed."""
+        key, fence = leased.action.key, leased.fence
+        if leased.was_with_agent:
+            result = ActionResult(
+                succeeded=False,
+                kind=DriverErrorKind.TIMED_OUT,
+                detail=(
+                    f"the agent on {leased.machine_name} did not restart it within"
+                    f" {AGENT_TAKES_MAX // timedelta(minutes=1)} minutes: see to the machine, or"
+                    " run `upkeep agent doctor` there"
+                ),
+            )
+            self._store.finish_action(key, fence=fence, result=result, now=now)
+        else:
+            self._store.give_to_agent(key, fence=fence, lease_until=now + AGENT_TAKES_MAX)
 
     def heartbeat(self, leased: LeasedAction) -> bool:
         """Keep the lease; False when the action has become somebody else's."""

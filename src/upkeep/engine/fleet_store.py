@@ -46,6 +46,7 @@ class LeasedAction:
         attempts: this one included, from 1.
         machine_name, platform: where to perform it.
         image_name: of the group, for verbs that need an image.
+        was_with_agent: the machine's agent had it and has not answered in its time.
     """
 
     action: Action
@@ -54,8 +55,11 @@ class LeasedAction:
     machine_name: str
     platform: str
     image_name: str
+    was_with_agent: bool = False
 
 
+# Who holds the lease of an action that was given to its machine's agent.
+AGENT = "agent"
 # What the journal says of a command that was revoked.
 REVOKED = "it was not done in time"
 
@@ -164,6 +168,13 @@ class FleetStore(Protocol):
         A claimed action sets its machine's health to INITIALIZING, so that nothing seen before
         it can be mistaken for health after it (`core.health.renews_health`).  Draining is the
         agent's and is never claimed; actions of deleted machines are nobody's any more.
+        """
+        ...
+
+    def give_to_agent(self, key: str, *, fence: int, lease_until: datetime) -> None:
+        """Let the machine's own agent perform it: it is offered it, and ends it, until then.
+
+        Nothing happens if the action is somebody else's by now.
         """
         ...
 

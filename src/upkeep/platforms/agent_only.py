@@ -1,7 +1,7 @@
 """Machines that were there before upkeep, and whose power somebody else holds.
 
-Their agent is watched and told; nothing makes, starts or stops them.  Deleting one is forgetting
-it: the machine itself is left as it is.
+Their agent is watched and told, to drain and to restart them (engine/executor.py passes that on);
+nothing makes, starts or stops them.  Deleting one is forgetting it: the machine is left as it is.
 """
 
 from collections.abc import Mapping, Sequence

@@ -25,7 +25,7 @@ from upkeep.api.certificates import CertificateError, Certificates, open_certifi
 from upkeep.api.change_feed import ChangeFeed
 from upkeep.api.database_errors import from_database
 from upkeep.api.serve_http import EdgeServer, keep_large_blocks_apart, raise_file_limit
-from upkeep.api.services import AGENT_ONLY, Services
+from upkeep.api.services import Services
 from upkeep.catalogue.blobs import BlobStore
 from upkeep.core.snapshot import Plan
 from upkeep.core.version import ReplicationState
@@ -36,7 +36,7 @@ from upkeep.engine.prober import NetworkProber, ProbeLoop
 from upkeep.platforms.agent_only import AgentOnlyPlatform
 from upkeep.platforms.bridge import Bridge
 from upkeep.platforms.simulated_host import SimulatedHost
-from upkeep.ports import DriverError, Platform
+from upkeep.ports import AGENT_ONLY, DriverError, Platform
 from upkeep.server.provision import StoreProvisioner
 from upkeep.server.runner import Runner
 from upkeep.server.settings import ServerSettings, SettingsError, split_address
@@ -165,6 +165,7 @@ class _Assembly:
                 provisioner,
                 self._clock,
                 owner=owner,
+                by_agent=frozenset({AGENT_ONLY}),
             ),
             self._watch,
             workers=settings.workers,

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from sqlalchemy import update
 
+from upkeep.engine.fleet_store import AGENT
 from upkeep.server.settings import SettingsError
 from upkeep.store import tables as t
 from upkeep.store.database import Database, to_us
@@ -43,6 +44,10 @@ def end_dead_leases(database: Database, *, now: datetime) -> int:
     with database.write() as connection:
         return connection.execute(
             update(t.actions)
-            .where(t.actions.c.state == "leased", t.actions.c.lease_until > to_us(now))
+            .where(
+                t.actions.c.state == "leased",
+                t.actions.c.owner != AGENT,  # Their work does not end with a server's process.
+                t.actions.c.lease_until > to_us(now),
+            )
             .values(lease_until=to_us(now))
         ).rowcount

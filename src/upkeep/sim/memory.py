@@ -30,6 +30,7 @@ from upkeep.core.model import (
 from upkeep.core.snapshot import Plan, Snapshot
 from upkeep.core.task import IN_HAND, TaskState
 from upkeep.engine.fleet_store import (
+    AGENT,
     REVOKED,
     ActionResult,
     LeasedAction,
@@ -316,6 +317,7 @@ class MemoryStore:
     ) -> LeasedAction:
         extra = group.extras[machine.id]
         extra.fence += 1
+        was_with_agent = row.owner == AGENT
         row.state = ActionState.LEASED
         row.owner = owner
         row.lease_until = lease_until
@@ -330,7 +332,15 @@ class MemoryStore:
             machine_name=machine.name,
             platform=extra.platform,
             image_name=group.group.image_name,
+            was_with_agent=was_with_agent,
         )
+
+    @_write
+    def give_to_agent(self, key: str, *, fence: int, lease_until: datetime) -> None:
+        row = self.actions.get(key)
+        if row is not None and row.state is ActionState.LEASED and row.fence == fence:
+            row.owner = AGENT
+            row.lease_until = lease_until
 
     @_write
     def extend_lease(self, key: str, *, fence: int, lease_until: datetime) -> bool:
@@ -400,13 +410,17 @@ class MemoryStore:
             self.put_machine(group, replace(machine, health=Health.INITIALIZING, health_since=now))
 
     @_write
-    def record_drained(self, key: str, *, now: datetime, detail: str = "") -> None:
-        """The agent says that the machine has moved its work away (or could not)."""
+    def finish_by_agent(self, key: str, *, now: datetime, succeeded: bool = True) -> bool:
+        """The agent says how a command ended that it was offered."""
         row = self.actions[key]
-        if row.state is not ActionState.DONE:
-            group = self.groups[row.action.group]
-            self._record(row, group, ActionResult(succeeded=True, detail=detail), now)
-            self.mark_row(group, now)
+        if not row.waits_for_agent():
+            return False
+        group = self.groups[row.action.group]
+        if renews_health(row.action.verb):
+            self._begin_watch(group, row.action.machine, now)
+        self._record(row, group, ActionResult(succeeded=succeeded), now)
+        self.mark_row(group, now)
+        return True
 
     def next_action_at(self, now: datetime) -> datetime | None:
         """The earliest moment at which an action can be claimed; the past counts as `now`."""

@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 
 from upkeep.core.budget import is_down
+from upkeep.core.health import AGENT_VERBS
 from upkeep.core.hold import Hold
 from upkeep.core.model import (
     Budget,
@@ -27,6 +28,7 @@ from upkeep.core.model import (
 )
 from upkeep.core.snapshot import Action, Interval, OperatorCall
 from upkeep.core.version import ImageVersion
+from upkeep.engine.fleet_store import AGENT
 
 
 class ActionState(StrEnum):
@@ -44,6 +46,12 @@ class ActionRow:
     lease_until: datetime | None = None
     fence: int = 0
     attempts: int = 0
+
+    def waits_for_agent(self) -> bool:
+        """Its machine's agent is offered it, and may end it."""
+        if self.action.verb in AGENT_VERBS:
+            return self.state is ActionState.READY
+        return self.state is ActionState.LEASED and self.owner == AGENT
 
 
 @dataclass(slots=True, kw_only=True)

@@ -313,7 +313,7 @@ class Simulation:
         def drained() -> None:
             if self.world.agent_alive(truth) and self.hosting.awake():
                 now = self.hosting.awake()[0].engine_now()
-                self.store.record_drained(key, now=now)
+                self.store.finish_by_agent(key, now=now)
 
         self.kernel.after(self._agents.uniform(5, 300), drained)
 

@@ -6,16 +6,17 @@ the machine's own counter, so it rises over all actions of one machine.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Row, case, exists, select, update
+from sqlalchemy import ColumnElement, Connection, Row, and_, case, exists, or_, select, update
 
 from upkeep.core.health import AGENT_VERBS, renews_health
 from upkeep.core.model import GroupId, Health, Lifecycle, MachineId, RolloutId, Verb
 from upkeep.core.snapshot import Action
-from upkeep.engine.fleet_store import ActionResult, LeasedAction
-from upkeep.ports import MachineStatus, Power
+from upkeep.engine.fleet_store import AGENT, ActionResult, LeasedAction
+from upkeep.ports import DriverErrorKind, MachineStatus, Power
 from upkeep.store import tables as t
 from upkeep.store.budget_rows import lock_budgets, recount
 from upkeep.store.database import to_us
@@ -112,6 +113,7 @@ def _lease(
         machine_name=row.machine_name,
         platform=row.platform,
         image_name=row.image_name,
+        was_with_agent=row.owner == AGENT,
     )
 
 
@@ -131,6 +133,18 @@ def action_from(row: Row[Any]) -> Action:
         verb=Verb(row.verb),
         version=row.version,
     )
+
+
+def give_to_agent(
+    connection: Connection, key: str, *, fence: int, lease_until: datetime
+) -> str | None:
+    """See `FleetStore.give_to_agent`; the group whose agents have new mail."""
+    mine = (t.actions.c.key == key, t.actions.c.fence == fence, t.actions.c.state == "leased")
+    group = connection.execute(select(t.actions.c.group_id).where(*mine)).scalar()
+    connection.execute(
+        update(t.actions).where(*mine).values(owner=AGENT, lease_until=to_us(lease_until))
+    )
+    return group
 
 
 def extend_lease(connection: Connection, key: str, *, fence: int, lease_until: datetime) -> bool:
@@ -228,36 +242,66 @@ def _begin_watch(connection: Connection, machine: str, now: datetime) -> None:
     recount(connection, [machine], now=now)
 
 
+def waits_for_agent() -> ColumnElement[bool]:
+    """Rows that a machine's agent is offered: its own verbs, and what was given to it."""
+    row = t.actions.c
+    return or_(
+        and_(row.state == "ready", row.verb.in_(AGENT_VERBS)),
+        and_(row.state == "leased", row.owner == AGENT),
+    )
+
+
 def mailbox(connection: Connection, machine: str) -> Sequence[Row[Any]]:
-    """The commands that wait for a machine's agent, oldest first."""
+    """The commands that wait for a machine's agent, oldest first.
+
+    `machine_fence` is what to send: an agent refuses a command with a lower fence than the
+    highest it has seen, whatever action that belonged to.
+    """
     return connection.execute(
-        select(t.actions)
-        .where(
-            t.actions.c.machine_id == machine,
-            t.actions.c.state == "ready",
-            t.actions.c.verb.in_(AGENT_VERBS),
-        )
+        select(t.actions, t.machines.c.fence.label("machine_fence"))
+        .join(t.machines, t.machines.c.id == t.actions.c.machine_id)
+        .where(t.actions.c.machine_id == machine, waits_for_agent())
         .order_by(t.actions.c.created_at, t.actions.c.key)
     ).all()
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answered:
+    """An action that an agent has ended.
+
+    Attributes:
+        renews_health: what was seen of the machine before is worth nothing.
+    """
+
+    group: str
+    renews_health: bool
+
+
 def finish_by_agent(
     connection: Connection, machine: str, key: str, *, succeeded: bool, detail: str, now: datetime
-) -> str | None:
-    """An agent says how a command of its own ended; the group to mark, once."""
+) -> Answered | None:
+    """An agent says how a command ended that it was offered; None if it was not, or has ended."""
     row = connection.execute(
-        select(t.actions.c.group_id).where(
-            t.actions.c.key == key,
-            t.actions.c.machine_id == machine,
-            t.actions.c.ended_at.is_(None),
-            t.actions.c.verb.in_(AGENT_VERBS),
-        )
+        select(t.actions.c.group_id, t.actions.c.verb)
+        .where(t.actions.c.key == key, t.actions.c.machine_id == machine, waits_for_agent())
+        .with_for_update()
     ).first()
     if row is None:
         return None
+    renews = renews_health(Verb(row.verb))
+    if renews:
+        lock_budgets(connection, [machine])
     connection.execute(
         update(t.actions)
         .where(t.actions.c.key == key)
-        .values(state="succeeded" if succeeded else "failed", detail=detail, ended_at=to_us(now))
+        .values(
+            state="succeeded" if succeeded else "failed",
+            kind="" if succeeded else DriverErrorKind.FAILED,
+            detail=detail,
+            ended_at=to_us(now),
+            lease_until=None,
+        )
     )
-    return str(row.group_id)
+    if renews:
+        _begin_watch(connection, machine, now)
+    return Answered(group=str(row.group_id), renews_health=renews)

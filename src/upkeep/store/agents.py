@@ -12,10 +12,10 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, Select, bindparam, delete, insert, select, update
 
-from upkeep.core.health import AGENT_VERBS
 from upkeep.core.model import Lifecycle, MachineId
 from upkeep.core.version import is_version
 from upkeep.engine.fleet_store import Sighting
+from upkeep.ports import AGENT_ONLY
 from upkeep.store import actions, sightings
 from upkeep.store import tables as t
 from upkeep.store.database import to_us
@@ -121,7 +121,7 @@ def enrol(
     secret = new_secret()
     _write_identity(connection, machine.id, hash_secret(secret), uuid, boot_id, agent_version, now)
     values: dict[str, Any] = {} if machine.uuid else {"uuid": uuid}
-    if machine.platform == "agent_only" and address:
+    if machine.platform == AGENT_ONLY and address:
         values["address"] = address
     if values:
         connection.execute(update(t.machines).where(t.machines.c.id == machine.id).values(values))
@@ -198,11 +198,32 @@ def forget_deleted(connection: Connection) -> list[str]:
 
 # What is known of the machine that its agent speaks of.
 _KNOWN = (
-    select(t.agents, t.machines.c.in_work, t.groups.c.image_name.label("group_image"))
+    select(
+        t.agents,
+        t.machines.c.in_work,
+        t.machines.c.boots,
+        t.groups.c.platform,
+        t.groups.c.image_name.label("group_image"),
+    )
     .join(t.machines, t.machines.c.id == t.agents.c.machine_id)
     .join(t.groups, t.groups.c.id == t.machines.c.group_id)
     .where(t.agents.c.machine_id == bindparam("machine"))
 )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Absorbed:
+    """What became of a check-in.
+
+    Attributes:
+        group: to be announced, if it was marked.
+        is_all: all was taken; else the same must be looked at again at the next check-in.
+        is_renewed: work on the machine has ended: what was seen of its health before is void.
+    """
+
+    group: str | None = None
+    is_all: bool = True
+    is_renewed: bool = False
 
 
 def absorb(
@@ -214,31 +235,56 @@ def absorb(
     phase: int | None,
     skip: bool | None,
     now: datetime,
-) -> tuple[str | None, bool]:
+) -> Absorbed:
     """Write what an agent says that differs from what is known.
 
     The image version is taken from the agent only while no action runs on the machine (the
-    platform says it at an action's end), and only of the group's own image.
+    platform says it at an action's end), and only of the group's own image.  Where no platform
+    counts a machine's starts, each new boot id is one.
 
     Args:
         facts: columns of `agents`.
         phase, skip: what the application asks of rollouts; None: the agent is not asked.
-
-    Returns:
-        The group to announce if it was marked, and whether all was taken: False means that the
-        same must be looked at again at the next check-in.
     """
     row = connection.execute(_KNOWN, {"machine": machine_id}).first()
     if row is None:
-        return None, True
+        return Absorbed()
     changed = {name: text for name, text in facts.items() if getattr(row, name) != text}
     if changed:
         connection.execute(
             update(t.agents).where(t.agents.c.machine_id == machine_id).values(changed)
         )
-    group: str | None = None
-    for each in done:
-        finished = actions.finish_by_agent(
+    ended = _end_commands(connection, machine_id, done, now)
+    version = facts["image_version"]
+    is_ours = facts["image_name"] == row.group_image and is_version(version)
+    has_started = row.platform == AGENT_ONLY and "boot_id" in changed and row.boot_id
+    seen = sightings.observe(
+        connection,
+        MachineId(machine_id),
+        Sighting(
+            image=version if is_ours and not row.in_work else None,
+            boots=row.boots + 1 if has_started else None,
+            phase=phase,
+            skip=skip,
+        ),
+        now=now,
+    )
+    group = seen or next((answer.group for answer in ended), None)
+    if group is not None:
+        mark(connection, group, now)
+    return Absorbed(
+        group=group,
+        is_all=not row.in_work,
+        is_renewed=any(answer.renews_health for answer in ended),
+    )
+
+
+def _end_commands(
+    connection: Connection, machine_id: str, done: Sequence[Done], now: datetime
+) -> list[actions.Answered]:
+    """Write down the answers to what the agent was offered; those that ended something."""
+    answers = [
+        actions.finish_by_agent(
             connection,
             machine_id,
             each.key,
@@ -246,19 +292,9 @@ def absorb(
             detail=each.detail,
             now=now,
         )
-        group = finished or group
-    version = facts["image_version"]
-    is_ours = facts["image_name"] == row.group_image and is_version(version)
-    seen = sightings.observe(
-        connection,
-        MachineId(machine_id),
-        Sighting(image=version if is_ours and not row.in_work else None, phase=phase, skip=skip),
-        now=now,
-    )
-    group = seen or group
-    if group is not None:
-        mark(connection, group, now)
-    return group, not row.in_work
+        for each in done
+    ]
+    return [answer for answer in answers if answer is not None]
 
 
 def record_conflict(connection: Connection, machine_id: str, detail: str, *, locked: bool) -> None:
@@ -282,9 +318,7 @@ def machines_with_mail(
     connection: Connection, group_ids: Sequence[str] | None = None
 ) -> dict[str, set[str]]:
     """Machines with commands that wait for their agents, by group; of these groups or all."""
-    query = select(t.actions.c.group_id, t.actions.c.machine_id).where(
-        t.actions.c.state == "ready", t.actions.c.verb.in_(AGENT_VERBS)
-    )
+    query = select(t.actions.c.group_id, t.actions.c.machine_id).where(actions.waits_for_agent())
     if group_ids is not None:
         query = query.where(t.actions.c.group_id.in_(group_ids))
     found: dict[str, set[str]] = {}
@@ -312,7 +346,7 @@ def commands(connection: Connection, machine_id: str, *, limit: int) -> list[Com
         found.append(
             Command(
                 key=row.key,
-                fence=row.fence,
+                fence=row.machine_fence,
                 verb=row.verb,
                 timeout_s=max(1, int(timeout.total_seconds())),
             )

@@ -92,6 +92,14 @@ class SqlFleetStore:
                     return True
         return False
 
+    def give_to_agent(self, key: str, *, fence: int, lease_until: datetime) -> None:
+        group = self.database.run(
+            lambda connection: actions.give_to_agent(
+                connection, key, fence=fence, lease_until=lease_until
+            )
+        )
+        self._marked(group)
+
     def extend_lease(self, key: str, *, fence: int, lease_until: datetime) -> bool:
         return self.database.run(
             lambda connection: actions.extend_lease(
