@@ -70,6 +70,7 @@ class GroupDrawing:
     source: str
     blackouts: tuple[Interval, ...]
     windows: tuple[Interval, ...] | None
+    restarted_by_agent: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,6 +128,8 @@ def draw(seed: int, options: Options) -> Drawing:
         )
         for n, size in enumerate(sizes)
     )
+    powers = stream(seed, "powers")
+    groups = tuple(replace(g, restarted_by_agent=powers.random() < 0.15) for g in groups)
     return Drawing(
         seed=seed,
         options=options,

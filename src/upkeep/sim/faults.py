@@ -57,6 +57,7 @@ _JOURNAL = frozenset(
     {
         "commit_plan",
         "claim_actions",
+        "give_to_agent",
         "finish_action",
         "retry_action",
         "extend_lease",

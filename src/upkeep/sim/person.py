@@ -244,6 +244,10 @@ class Person:
             hung = tuple(m.id for m in row.sorted_machines() if self._hangs(m))
             if hung:
                 self._call(group, Verb.RESTART, hung)
+            for machine in hung if group in self._facts.world.restarted_by_agent else ():
+                if (truth := self._facts.truth(machine)) is not None:
+                    # Nobody else can: its agent hangs with it.
+                    self._facts.world.cut_power(truth, self._kernel.now + 60)
 
     def _hangs(self, machine: Machine) -> bool:
         truth = self._facts.truth(machine.id)

@@ -22,6 +22,8 @@ from upkeep.sim.memory import Killed, MemoryStore
 from upkeep.sim.witnesses import Messages, Witnesses
 from upkeep.sim.world import World, os_image
 
+# The platform of the groups whose agents restart their machines.
+RESTARTED_BY_AGENT = "restarted by its agent"
 # Actions that one process performs at once.
 SLOTS = 64
 
@@ -121,10 +123,11 @@ class Replica:
         self._engine = Engine(site.store, self.clock)
         self._executor = Executor(
             site.store,
-            {"simulated": site.platform},
+            {"simulated": site.platform, RESTARTED_BY_AGENT: site.platform},
             SimulatedProvisioner(),
             self.clock,
             owner=self.name,
+            by_agent=frozenset({RESTARTED_BY_AGENT}),
         )
         if self._watches:
             self._watch()

@@ -16,6 +16,7 @@ from upkeep.core.model import MachineId, Verb
 from upkeep.core.version import ImageVersion
 from upkeep.platforms.simulated import Course, SimulatedMachine, SimulatedPlatform
 from upkeep.platforms.simulated import Verb as PlatformVerb
+from upkeep.sim.agents import Agents
 from upkeep.sim.check_budgets import BudgetChecker
 from upkeep.sim.check_holds import HoldChecker
 from upkeep.sim.check_journal import JournalChecker
@@ -30,7 +31,7 @@ from upkeep.sim.liveness import newest, unrest
 from upkeep.sim.memory import MemoryStore
 from upkeep.sim.memory_operator import MemoryOperator
 from upkeep.sim.person import Person
-from upkeep.sim.replica import Blocked, Site, WallClock
+from upkeep.sim.replica import RESTARTED_BY_AGENT, Blocked, Site, WallClock
 from upkeep.sim.verdicts import Verdicts
 from upkeep.sim.witnesses import Messages
 from upkeep.sim.world import PlatformWatcher, Truth, World, first_machine
@@ -108,7 +109,6 @@ class Simulation:
             wait_until=self._wait_until,
             watcher=self.watcher,
         )
-        self._agents = stream(drawing.seed, "agents")
         self._looks = stream(drawing.seed, "looks")
         self.site = Site(
             kernel=self.kernel,
@@ -123,6 +123,7 @@ class Simulation:
         self.hosting = Hosting(
             self.site, self.facts, stream(drawing.seed, "hosting"), self._set_changed
         )
+        self.agents = Agents(self.site, self.facts, self.hosting)
         self._changed = True
         self._furnish()
         self.faults: Faults = Faults(drawing, self.site, self.hosting, self.facts)
@@ -145,7 +146,12 @@ class Simulation:
         for drawing in self.drawing.groups:
             group = drawing.group
             operator.add_group(
-                group, drawing.machines, probe=drawing.probe, source=drawing.source, now=now
+                group,
+                drawing.machines,
+                platform=RESTARTED_BY_AGENT if drawing.restarted_by_agent else "simulated",
+                probe=drawing.probe,
+                source=drawing.source,
+                now=now,
             )
             operator.set_times(
                 group.id, windows=drawing.windows, blackouts=drawing.blackouts, now=now
@@ -242,6 +248,9 @@ class Simulation:
             raise Blocked(end)
 
     def _course(self, verb: PlatformVerb, name: str, key: str, fence: int) -> Course:
+        truth = self.world.machines.get(name)
+        if verb is PlatformVerb.RESTART and truth and truth.group in self.world.restarted_by_agent:
+            return self.agents.course()
         return self.faults.course(verb, name, key, fence)
 
     def _set_changed(self) -> None:
@@ -269,6 +278,9 @@ class Simulation:
                 checker.leased(result, kwargs["now"], kwargs["lease_until"])
         elif name == "extend_lease" and result:
             self._lease_moved(args[0], kwargs["fence"], kwargs["lease_until"])
+        elif name == "give_to_agent":
+            self._lease_moved(args[0], kwargs["fence"], kwargs["lease_until"])
+            self.agents.restart(args[0])
         elif name in ("retry_action", "finish_action"):
             self._lease_moved(args[0], kwargs["fence"], None)
             if self.hosting.current is not self.hosting.watcher():
@@ -300,22 +312,9 @@ class Simulation:
         self.person.committed(commit)
         for action in plan.actions:
             if action.verb is Verb.DRAIN:
-                self._drain(action.key, action.machine)
+                self.agents.drain(action.key, action.machine)
         if plan.machines:
             self.kernel.after(1.0, self.hosting.reload_watch)
-
-    def _drain(self, key: str, machine: MachineId) -> None:
-        """The agent moves the machine's work away, if it hears of it; some never end."""
-        truth = self.facts.truth(machine)
-        if truth is None or self._agents.random() < 0.2:
-            return
-
-        def drained() -> None:
-            if self.world.agent_alive(truth) and self.hosting.awake():
-                now = self.hosting.awake()[0].engine_now()
-                self.store.finish_by_agent(key, now=now)
-
-        self.kernel.after(self._agents.uniform(5, 300), drained)
 
     def _visible(self, truth: Truth) -> None:
         watcher = self.hosting.watcher()

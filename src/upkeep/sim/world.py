@@ -72,6 +72,7 @@ class World:
             (image, drawing.first_version) for image in drawing.images
         }
         self._groups: dict[GroupId, GroupDrawing] = {g.group.id: g for g in drawing.groups}
+        self.restarted_by_agent = {g.group.id for g in drawing.groups if g.restarted_by_agent}
         self._published: dict[tuple[str, str], Publication] = {
             (p.image, p.version): p for p in drawing.publications
         }
