@@ -10,7 +10,18 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, and_, case, exists, or_, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Row,
+    Select,
+    and_,
+    case,
+    exists,
+    or_,
+    select,
+    update,
+)
 
 from upkeep.core.health import AGENT_VERBS, renews_health
 from upkeep.core.model import GroupId, Health, Lifecycle, MachineId, RolloutId, Verb
@@ -23,27 +34,31 @@ from upkeep.store.database import to_us
 from upkeep.store.wakes import mark
 
 
+def claimable(now: datetime) -> tuple[Select[Any], Select[Any]]:
+    """Keys of what nobody performs any more, soonest first, and of what nobody has begun."""
+    row = t.actions.c
+    expired = (
+        select(row.key)
+        .where(row.state == "leased", row.lease_until <= to_us(now))
+        .order_by(row.lease_until, row.key)
+    )
+    ready = (
+        select(row.key)
+        .where(row.state == "ready", row.ready_at <= to_us(now), row.verb.not_in(AGENT_VERBS))
+        .order_by(row.ready_at, row.key)
+    )
+    return expired, ready
+
+
 def claim(
     connection: Connection, owner: str, *, now: datetime, lease_until: datetime, limit: int
 ) -> list[LeasedAction]:
     """See `FleetStore.claim_actions`."""
-    ready = select(t.actions.c.key).where(
-        t.actions.c.state == "ready",
-        t.actions.c.ready_at <= to_us(now),
-        t.actions.c.verb.not_in(AGENT_VERBS),
-    )
-    expired = select(t.actions.c.key).where(
-        t.actions.c.state == "leased", t.actions.c.lease_until <= to_us(now)
-    )
     keys: list[str] = []
-    for query, order in ((expired, t.actions.c.lease_until), (ready, t.actions.c.ready_at)):
+    for query in claimable(now):
         if len(keys) < limit:
-            rows = connection.execute(
-                query.order_by(order, t.actions.c.key)
-                .limit(limit - len(keys))
-                .with_for_update(skip_locked=True)
-            )
-            keys += [row.key for row in rows]
+            rows = query.limit(limit - len(keys)).with_for_update(skip_locked=True)
+            keys += connection.execute(rows).scalars()
     keys = _of_present(connection, sorted(keys), now)
     machines = select(t.actions.c.machine_id).where(t.actions.c.key.in_(keys)).distinct()
     lock_budgets(connection, connection.execute(machines).scalars().all())

@@ -79,18 +79,10 @@ class SqlFleetStore:
     def _any_claimable(self, now: datetime) -> bool:
         """A look without a write lock: most of the time there is nothing to do."""
         with self.database.read() as connection:
-            for state, column in (
-                ("ready", t.actions.c.ready_at),
-                ("leased", t.actions.c.lease_until),
-            ):
-                found = connection.execute(
-                    select(t.actions.c.key)
-                    .where(t.actions.c.state == state, column <= to_us(now))
-                    .limit(1)
-                ).first()
-                if found is not None:
-                    return True
-        return False
+            return any(
+                connection.execute(keys.limit(1)).first() is not None
+                for keys in actions.claimable(now)
+            )
 
     def give_to_agent(self, key: str, *, fence: int, lease_until: datetime) -> None:
         group = self.database.run(
