@@ -43,7 +43,7 @@ bench: $(STAMP) ## figures and their budgets, ten minutes, needs root; JSON=benc
 sim: $(STAMP) ## SEEDS=1..3000
 	$(PYTHON) -m upkeep.sim --seeds $(or $(SEEDS),1..200)
 
-mutants: $(STAMP) ## plant twenty bugs; the simulator must find each
+mutants: $(STAMP) ## plant bugs, one at a time; the simulator must find each
 	$(PYTHON) -m tests.sim.mutants
 
 lock: ## write the lock files anew from pyproject.toml (needs uv)
@@ -52,5 +52,7 @@ lock: ## write the lock files anew from pyproject.toml (needs uv)
 	uv pip compile -q --generate-hashes --no-header --no-emit-index-url --no-annotate \
 		--python-version 3.11 --upgrade --extra dev --extra libvirt pyproject.toml \
 		-o requirements/dev.lock
+	uv pip compile -q --generate-hashes --no-header --no-emit-index-url --no-annotate \
+		--python-version 3.11 requirements/client-compute.in -o requirements/client-compute.lock
 
 .PHONY: help setup demo check test test-libvirt fix bench sim mutants lock

@@ -1,4 +1,4 @@
-"""Twenty planted bugs in the gate and around it: the simulator must find each by itself.
+"""Planted bugs in the gate and around it: the simulator must find each by itself.
 
 `python -m tests.sim.mutants` copies the sources, plants one bug at a time and runs seeds until a
 rule breaks; `make mutants` is that.  A mutant that survives, or that no longer applies because

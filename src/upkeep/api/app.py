@@ -1,8 +1,9 @@
-"""The server's edges as one ASGI app: the native API, the agents' protocol, the pages.
+"""The server's edges as one ASGI app: the native API, Azure's dialect, the agents, the pages.
 
-Outermost are three lines of dispatch: the two hot paths of the agents go straight to their
-handlers; every other request is identified (auth.py), handled by Litestar behind one guard, and,
-if it is a write by somebody known, audited before its answer leaves.
+Outermost are a few lines of dispatch: the two hot paths of the agents go straight to their
+handlers; every other request is identified (auth.py), handled by Azure's dialect (arm/) or by
+Litestar behind one guard, and, if it is a write by somebody known, audited before its answer
+leaves.
 """
 
 import asyncio
@@ -37,11 +38,13 @@ from upkeep.api import (
 )
 from upkeep.api.agent_wire import EnrolReply, EnrolRequest
 from upkeep.api.agents import CHECK_IN_PATH, POLL_PATH, AgentEdge
+from upkeep.api.arm.app import ArmApp
 from upkeep.api.auth import ANONYMOUS, SAFE_METHODS, Actor, Authenticator, guard, no_token
 from upkeep.api.errors import handle
 from upkeep.api.plain_http import header, source_of
 from upkeep.api.problems import InputError
 from upkeep.api.services import Services
+from upkeep.store import subscriptions
 from upkeep.store.tokens import ensure_admin_token
 
 BODY_BYTES_MAX = 1024 * 1024
@@ -67,18 +70,22 @@ _NOUNS = (
 
 
 def create_app(services: Services) -> "EdgeApp":
-    """The app for one process; at the very first start it writes the admin's token file."""
+    """The app for one process; at the very first start it writes the admin's token file, and draws
+    the ids by which Azure's dialect knows this server."""
     made = ensure_admin_token(
         services.database, services.state_dir, services.ids, now=services.clock.now()
     )
     if made is not None:
         log.info("the first admin's token is in %s", made)
+    with services.database.write() as connection:
+        subscriptions.ensure(connection)
     return EdgeApp(services)
 
 
 class EdgeApp:
     """Attributes:
-    litestar: everything but the agents' check-in and poll.
+    arm: Azure's dialect.
+    litestar: everything else but the agents' check-in and poll.
     """
 
     def __init__(self, services: Services) -> None:
@@ -88,6 +95,7 @@ class EdgeApp:
         self._streams = events.Streams()
         self._authenticator = Authenticator(services.database, services.clock, self._threads)
         self.agents = AgentEdge(services, self._threads)
+        self.arm = ArmApp(services, self._authenticator)
         self.litestar = self._litestar()
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
@@ -98,7 +106,8 @@ class EdgeApp:
             elif path == POLL_PATH:
                 await self.agents.poll(scope, receive, send)
             else:
-                await self._identified(scope, receive, send)
+                app = self.arm if self.arm.has(path) else self.litestar
+                await self._identified(app, scope, receive, send)
         else:
             await self.litestar(scope, receive, send)
 
@@ -107,7 +116,7 @@ class EdgeApp:
         self.agents.close()
         self._streams.close()
 
-    async def _identified(self, scope: Any, receive: Any, send: Any) -> None:
+    async def _identified(self, app: Any, scope: Any, receive: Any, send: Any) -> None:
         actor: Actor | None = None
         if header(scope, b"authorization") or header(scope, b"cookie"):
             try:
@@ -116,7 +125,7 @@ class EdgeApp:
                 scope["upkeep_refusal"] = error
         scope["upkeep_actor"] = actor
         if actor is None or scope["method"] in SAFE_METHODS:
-            await self.litestar(scope, receive, send)
+            await app(scope, receive, send)
             return
 
         async def send_audited(message: Any) -> None:
@@ -124,7 +133,7 @@ class EdgeApp:
                 await asyncio.to_thread(self._audit, scope, actor, message["status"])
             await send(message)
 
-        await self.litestar(scope, receive, send_audited)
+        await app(scope, receive, send_audited)
 
     def _audit(self, scope: Any, actor: Actor, status: int) -> None:
         self._trail.record(

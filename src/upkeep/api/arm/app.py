@@ -1,0 +1,143 @@
+"""Azure's dialect: Azure's own clients, unmodified, against this server.
+
+It translates and decides nothing.  `ROUTES` is all that it has; each request is identified before
+(app.py), compared with its route's role, handled, answered in Azure's shapes.
+"""
+
+from typing import Any
+from urllib.parse import parse_qsl
+
+import msgspec
+
+from upkeep.api.arm import instances, operations, rolling_upgrades, scale_sets, scopes
+from upkeep.api.arm.errors import error_reply
+from upkeep.api.arm.login import Login, endpoints, openid
+from upkeep.api.arm.route import ArmReply, ArmRequest, Route, RouteTable
+from upkeep.api.auth import Actor, Authenticator, Role, no_token
+from upkeep.api.errors import input_error_from
+from upkeep.api.plain_http import header, read_body
+from upkeep.api.problems import InputError, ProblemKind, invalid
+from upkeep.api.services import Services
+
+BODY_BYTES_MAX = 1024 * 1024
+FIELDS_MAX = 100
+NOBODY = Actor(token_id="", name="", role=Role.READER, scope="")
+
+READ, OPERATE = Role.READER, Role.OPERATOR
+
+_SUB = "/subscriptions/{subscription}"
+_RG = f"{_SUB}/resourceGroups/{{group}}"
+_SETS = "providers/Microsoft.Compute/virtualMachineScaleSets"
+_SET = f"{_RG}/{_SETS}/{{set}}"
+_LOCATION = f"{_SUB}/providers/Microsoft.Compute/locations/{{location}}"
+
+
+def _routes(login: Login) -> tuple[Route, ...]:
+    rows = (
+        ("GET", "/metadata/endpoints", None, endpoints),
+        ("GET", "/adfs/.well-known/openid-configuration", None, openid),
+        ("POST", "/adfs/oauth2/token", None, login.token),
+        ("GET", "/subscriptions", READ, scopes.list_subscriptions),
+        ("GET", "/tenants", READ, scopes.list_tenants),
+        ("GET", _SUB, READ, scopes.show_subscription),
+        ("GET", f"{_SUB}/resourceGroups", READ, scopes.list_resource_groups),
+        ("GET", _RG, READ, scopes.show_resource_group),
+        ("GET", f"{_SUB}/{_SETS}", READ, scale_sets.show_list),
+        ("GET", f"{_LOCATION}/virtualMachineScaleSets", READ, scale_sets.show_list),
+        ("GET", f"{_LOCATION}/operations/{{operation}}", READ, operations.show),
+        ("GET", f"{_RG}/{_SETS}", READ, scale_sets.show_list),
+        ("GET", _SET, READ, scale_sets.show),
+        ("GET", f"{_SET}/instanceView", READ, scale_sets.show_view),
+        ("GET", f"{_SET}/virtualMachines", READ, instances.show_list),
+        ("GET", f"{_SET}/virtualMachines/{{instance}}", READ, instances.show),
+        ("GET", f"{_SET}/virtualMachines/{{instance}}/instanceView", READ, instances.show_view),
+        ("GET", f"{_SET}/rollingUpgrades/latest", READ, rolling_upgrades.show_latest),
+        ("GET", f"{_SET}/osUpgradeHistory", READ, rolling_upgrades.show_history),
+        ("POST", f"{_SET}/osRollingUpgrade", OPERATE, rolling_upgrades.start),
+        ("POST", f"{_SET}/rollingUpgrades/cancel", OPERATE, rolling_upgrades.cancel),
+    )
+    return tuple(
+        Route(method=method, path=path, role=role, handler=handler)
+        for method, path, role, handler in rows
+    )
+
+
+class ArmApp:
+    """Plain ASGI; `has` says which paths are its own."""
+
+    def __init__(self, services: Services, authenticator: Authenticator) -> None:
+        self._services = services
+        self.routes = _routes(Login(authenticator))
+        self._table = RouteTable(self.routes)
+
+    def has(self, path: str) -> bool:
+        return path[:15].casefold().startswith(("/subscriptions/", "/adfs/")) or self._table.has(
+            path
+        )
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        try:
+            reply = await self._reply(scope, receive)
+        except Exception as error:
+            reply = error_reply(input_error_from(error))
+        await _send(send, reply)
+
+    async def _reply(self, scope: Any, receive: Any) -> ArmReply:
+        path = scope["path"]
+        route, params = self._table.find(scope["method"], path)
+        actor = _allowed(scope, route)
+        body = await read_body(scope, receive, bytes_max=BODY_BYTES_MAX)
+        is_form = header(scope, b"content-type").startswith(b"application/x-www-form-urlencoded")
+        host = header(scope, b"host").decode("latin-1")
+        return await route.handler(
+            ArmRequest(
+                services=self._services,
+                actor=actor,
+                base=f"https://{host}",
+                path=path,
+                params=params,
+                query=_pairs(scope["query_string"], fold=True),
+                form=_pairs(body, fold=False) if is_form else {},
+            )
+        )
+
+
+def _allowed(scope: Any, route: Route) -> Actor:
+    """Who asks, if they may.
+
+    Raises:
+        InputError: nobody who may.
+    """
+    actor: Actor | None = scope.get("upkeep_actor")
+    if route.role is None:
+        return actor or NOBODY
+    if actor is None:
+        raise scope.get("upkeep_refusal") or no_token()
+    if not actor.may(route.role):
+        raise InputError(
+            ProblemKind.FORBIDDEN,
+            f"this needs the role {route.role}; the token {actor.name!r} is a {actor.role}'s",
+        )
+    return actor
+
+
+def _pairs(text: bytes, *, fold: bool) -> dict[str, str]:
+    """A query or a form; of a name that comes twice the last counts.
+
+    Raises:
+        InputError: there are more than anybody sends.
+    """
+    if text.count(b"&") >= FIELDS_MAX:
+        raise invalid(f"a query or a form has at most {FIELDS_MAX} fields")
+    pairs = parse_qsl(text.decode("utf-8", "replace"), keep_blank_values=True)
+    return {(name.casefold() if fold else name): value for name, value in pairs}
+
+
+async def _send(send: Any, reply: ArmReply) -> None:
+    body = b"" if reply.body is None else msgspec.json.encode(reply.body)
+    headers = [(b"content-length", b"%d" % len(body)), (b"x-content-type-options", b"nosniff")]
+    if body:
+        headers.append((b"content-type", b"application/json; charset=utf-8"))
+    headers += [(name.lower().encode(), text.encode()) for name, text in reply.headers.items()]
+    await send({"type": "http.response.start", "status": reply.status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})

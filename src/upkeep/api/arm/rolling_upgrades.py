@@ -1,0 +1,193 @@
+"""Rolling upgrades: the OS image rollouts of a set, as Azure writes them.
+
+`latest` is the running one, or else the last.  A started roll is an operation that stays open for
+the whole roll and fails with the roll's own code.  Source: sheet os-image §2.8, §9.2, §9.3.
+"""
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any
+
+from sqlalchemy import Connection, Row
+
+from upkeep.api.arm.operations import accepted
+from upkeep.api.arm.route import ArmReply, ArmRequest
+from upkeep.api.arm.scale_sets import image_reference, rolling_policy
+from upkeep.api.arm.scopes import check_subscription, find_set, set_id
+from upkeep.api.calls import ask
+from upkeep.api.problems import InputError, ProblemKind, not_found
+from upkeep.core.model import OPEN_STATES, RolloutCode, RolloutState, StartedBy, System, Verb
+from upkeep.core.task import TaskState
+from upkeep.store import rollouts, story
+from upkeep.store.database import from_us
+from upkeep.store.policies import policy_from_json
+
+CODES: Mapping[RolloutState, str] = {
+    RolloutState.RUNNING: "RollingForward",
+    RolloutState.CANCELLING: "RollingForward",
+    RolloutState.ROLLING_BACK: "RollingBack",
+    RolloutState.COMPLETED: "Completed",
+    RolloutState.CANCELLED: "Cancelled",
+    RolloutState.FAULTED: "Faulted",
+}
+
+# Each candidate is counted once.  One that was never taken stays pending, also at the end.
+_COUNTED_AS: Mapping[TaskState, str] = {
+    TaskState.HELD: "pendingInstanceCount",
+    TaskState.SKIPPED: "pendingInstanceCount",
+    TaskState.CANCELLED: "pendingInstanceCount",
+    TaskState.ANNOUNCED: "inProgressInstanceCount",
+    TaskState.DRAINING: "inProgressInstanceCount",
+    TaskState.RUNNING: "inProgressInstanceCount",
+    TaskState.VERIFYING: "inProgressInstanceCount",
+    TaskState.BAKING: "inProgressInstanceCount",
+    TaskState.ROLLING_BACK: "inProgressInstanceCount",
+    TaskState.DONE: "successfulInstanceCount",
+    TaskState.FAILED: "failedInstanceCount",
+    TaskState.ROLLED_BACK: "failedInstanceCount",
+}
+
+# Clients compare these words.  Source: sheet os-image §9.4.
+NOTHING_TO_CANCEL = "There is no ongoing Rolling Upgrade to cancel."
+
+
+async def show_latest(request: ArmRequest) -> ArmReply:
+    def read() -> dict[str, Any]:
+        with request.services.database.read() as connection:
+            found = check_subscription(connection, request)
+            row = find_set(connection, request)
+            newest = next(iter(_of_system(connection, request, row)), None)
+            if newest is None:
+                raise not_found(f"the scale set {row.name} has had no rolling upgrade")
+            counts = rollouts.task_counts(connection, [newest.id])[newest.id]
+            return _latest(set_id(found.subscription, row), row, newest, counts)
+
+    return ArmReply(body=await asyncio.to_thread(read))
+
+
+async def show_history(request: ArmRequest) -> ArmReply:
+    """The last five within two months."""
+
+    def read() -> dict[str, Any]:
+        with request.services.database.read() as connection:
+            found = check_subscription(connection, request)
+            row = find_set(connection, request)
+            ended = [r for r in _of_system(connection, request, row) if r.ended_at is not None]
+            counts = rollouts.task_counts(connection, [r.id for r in ended])
+            return {"value": [_past(found.subscription, row, r, counts[r.id]) for r in ended]}
+
+    return ArmReply(body=await asyncio.to_thread(read))
+
+
+async def start(request: ArmRequest) -> ArmReply:
+    """A roll to the latest version by a person's call; machines that run it are left alone."""
+
+    def find() -> str:
+        with request.services.database.read() as connection:
+            return str(find_set(connection, request).id)
+
+    group = await asyncio.to_thread(find)
+    rollout = await ask(request.services, request.actor, group, Verb.REPLACE_OS_DISK)
+    return accepted(request, rollout)
+
+
+async def cancel(request: ArmRequest) -> ArmReply:
+    """The open batch is finished, no other starts."""
+
+    def write() -> str:
+        now = request.services.clock.now()
+        with request.services.database.write() as connection:
+            row = find_set(connection, request)
+            newest = next(iter(_of_system(connection, request, row)), None)
+            if newest is None or newest.state not in OPEN_STATES:
+                raise InputError(ProblemKind.CONFLICT, NOTHING_TO_CANCEL)
+            rollouts.change(connection, newest, cancel=True, now=now)
+            text = f"{request.actor.name} cancelled {newest.id}"
+            story.tell(connection, row.id, text, now=now)
+        request.services.announce(row.id)
+        return str(newest.id)
+
+    return accepted(request, await asyncio.to_thread(write), is_cancel=True)
+
+
+def _of_system(connection: Connection, request: ArmRequest, row: Row[Any]) -> list[Row[Any]]:
+    """Newest first; an open one before all."""
+    now = request.services.clock.peek()
+    found = rollouts.history(connection, row.id, now=now)
+    return [rollout for rollout in found if rollout.system == System.OS_IMAGE]
+
+
+def _latest(
+    place: str, row: Row[Any], rollout: Row[Any], counts: Mapping[str, int]
+) -> dict[str, Any]:
+    status: dict[str, Any] = {
+        "code": CODES[RolloutState(rollout.state)],
+        "startTime": from_us(rollout.started_at).isoformat(),
+        "lastAction": "Cancel" if rollout.cancel_requested else "Start",
+        "lastActionTime": from_us(rollout.ended_at or rollout.started_at).isoformat(),
+    }
+    properties: dict[str, Any] = {
+        "policy": rolling_policy(policy_from_json(rollout.policy)),
+        "runningStatus": status,
+        "progress": progress(counts),
+    }
+    if error := _error(rollout):
+        properties["error"] = error
+    return {
+        # Azure leaves the id out, and its own .NET client stumbles.  Source: sheet §11 #11.
+        "id": f"{place}/rollingUpgrades/latest",
+        "name": "latest",
+        "type": "Microsoft.Compute/virtualMachineScaleSets/rollingUpgrades",
+        "location": row.region,
+        "properties": properties,
+    }
+
+
+def _past(
+    subscription: str, row: Row[Any], rollout: Row[Any], counts: Mapping[str, int]
+) -> dict[str, Any]:
+    ended = from_us(rollout.ended_at).isoformat()
+    properties: dict[str, Any] = {
+        "runningStatus": {
+            "code": CODES[RolloutState(rollout.state)],
+            "startTime": from_us(rollout.started_at).isoformat(),
+            "endTime": ended,
+            "completedTime": ended,
+        },
+        "progress": progress(counts),
+        "startedBy": "User" if rollout.started_by == StartedBy.USER else "Platform",
+        "targetImageReference": image_reference(subscription, row, version=rollout.target),
+        "rollbackInfo": {
+            "successfullyRolledbackInstanceCount": counts.get(TaskState.ROLLED_BACK, 0),
+            "failedRolledbackInstanceCount": counts.get(TaskState.FAILED, 0),
+        },
+    }
+    if error := _error(rollout):
+        properties["error"] = error
+    return {
+        "type": "Microsoft.Compute/virtualMachineScaleSets/rollingUpgrades",
+        "location": row.region,
+        "properties": properties,
+    }
+
+
+def progress(counts: Mapping[str, int]) -> dict[str, int]:
+    """The four counters; their sum is the number of candidates, which was frozen at the start."""
+    found = dict.fromkeys(
+        (
+            "successfulInstanceCount",
+            "failedInstanceCount",
+            "inProgressInstanceCount",
+            "pendingInstanceCount",
+        ),
+        0,
+    )
+    for state, number in counts.items():
+        found[_COUNTED_AS[TaskState(state)]] += number
+    return found
+
+
+def _error(rollout: Row[Any]) -> dict[str, str] | None:
+    if rollout.code in ("", RolloutCode.OPERATOR_CANCELLED):
+        return None
+    return {"code": rollout.code, "message": rollout.evidence}

@@ -1,0 +1,110 @@
+"""One request of Azure's dialect, its answer, and how a path finds its handler.
+
+Azure's paths and query names are compared without case, and any api-version is taken.  A route is
+a row: method, path, the role that it needs (none: anonymous), handler.
+"""
+
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import quote
+
+from upkeep.api.auth import Actor, Role
+from upkeep.api.problems import InputError, ProblemKind
+from upkeep.api.services import Services
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ArmRequest:
+    """What a handler is given.
+
+    Attributes:
+        base: `https://host:port` as the client wrote it: it takes links to us from our answers.
+        path: as the client wrote it.
+        params: what stands in the path's braces, in the client's spelling.
+        query: names in lower case.
+        form: of a form's body.
+    """
+
+    services: Services
+    actor: Actor
+    base: str
+    path: str
+    params: Mapping[str, str]
+    query: Mapping[str, str]
+    form: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ArmReply:
+    """A body of None is no body at all."""
+
+    body: Any = None
+    status: int = 200
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+def link(request: ArmRequest, path: str) -> str:
+    """A place on this server as the client reaches it, with the api-version that it speaks."""
+    return f"{request.base}{quote(path)}?api-version={quote(request.query.get('api-version', ''))}"
+
+
+Handler = Callable[[ArmRequest], Awaitable[ArmReply]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Route:
+    method: str
+    path: str
+    role: Role | None
+    handler: Handler
+
+
+class RouteTable:
+    """Finds the route of a path; parts in braces take anything that is not empty."""
+
+    def __init__(self, routes: Iterable[Route]) -> None:
+        self._by_length: dict[int, list[tuple[tuple[str, ...], Route]]] = {}
+        for route in routes:
+            parts = tuple(route.path.split("/")[1:])
+            self._by_length.setdefault(len(parts), []).append((parts, route))
+
+    def has(self, path: str) -> bool:
+        """The path belongs to the dialect, whatever the method."""
+        return bool(self._matches(path))
+
+    def find(self, method: str, path: str) -> tuple[Route, dict[str, str]]:
+        """The route and what stands in its braces.
+
+        Raises:
+            InputError: NOT_FOUND, METHOD_NOT_ALLOWED.
+        """
+        matches = self._matches(path)
+        for route, params in matches:
+            if route.method == method:
+                return route, params
+        if matches:
+            allowed = ", ".join(sorted({route.method for route, _ in matches}))
+            raise InputError(ProblemKind.METHOD_NOT_ALLOWED, f"send one of {allowed}")
+        raise InputError(ProblemKind.NOT_FOUND, f"this server has nothing at {path[:300]}")
+
+    def _matches(self, path: str) -> list[tuple[Route, dict[str, str]]]:
+        given = path.rstrip("/").split("/")[1:]
+        found = []
+        for parts, route in self._by_length.get(len(given), ()):
+            params = _params(parts, given)
+            if params is not None:
+                found.append((route, params))
+        return found
+
+
+def _params(parts: tuple[str, ...], given: list[str]) -> dict[str, str] | None:
+    params: dict[str, str] = {}
+    for part, text in zip(parts, given, strict=True):
+        if part.startswith("{"):
+            if not text:
+                return None
+            params[part.strip("{}")] = text
+        elif part.casefold() != text.casefold():
+            return None
+    return params

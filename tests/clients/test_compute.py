@@ -1,0 +1,148 @@
+"""azure-mgmt-compute, unmodified, over real machines: look, follow a roll, cancel, history.
+
+The machines are nspawn's, the server is `upkeep serve`; the client runs in its own environment
+and says what it saw (`compute_story.py`).
+"""
+
+import json
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from tests.machines.real_fleet import RealFleet, real_fleet
+
+pytestmark = pytest.mark.machines
+
+STORY = Path(__file__).with_name("compute_story.py")
+SIZE = 4
+
+
+class Person:
+    """Somebody with Azure's SDK and a token."""
+
+    def __init__(self, fleet: RealFleet, python: Path) -> None:
+        base = f"https://127.0.0.1:{fleet.port}"
+        ca = fleet.stage.state / "ca" / "ca.pem"
+        bearer = {"Authorization": f"Bearer {fleet.token}"}
+        (mine,) = httpx.get(f"{base}/subscriptions", headers=bearer, verify=str(ca)).json()["value"]
+        self._command = [str(python), str(STORY)]
+        self._place = [base, mine["subscriptionId"], "default", fleet.group]
+        self._env = {
+            **os.environ,
+            "PYTHONPATH": "",
+            "UPKEEP_TOKEN": fleet.token,
+            "REQUESTS_CA_BUNDLE": str(ca),
+        }
+
+    def does(self, step: str) -> list[Any]:
+        """What the client printed."""
+        return self.begins(step)()
+
+    def begins(self, step: str) -> Any:
+        """It has begun; the answer waits for its end."""
+        running = subprocess.Popen(
+            [*self._command, step, *self._place],
+            env=self._env,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+        def end() -> list[Any]:
+            out, err = running.communicate()
+            assert running.returncode == 0, err
+            return [json.loads(line) for line in out.splitlines()]
+
+        return end
+
+
+@pytest.fixture(scope="module")
+def fleet() -> Iterator[RealFleet]:
+    with (
+        real_fleet(prepare=lambda overlay: None) as site,
+        site.machines_of("shop", SIZE) as fleet,
+    ):
+        yield fleet
+
+
+@pytest.fixture(scope="module")
+def person(fleet: RealFleet, compute_python: Path) -> Person:
+    return Person(fleet, compute_python)
+
+
+def is_whole(states: list[dict[str, Any]]) -> bool:
+    """In each state that was seen the four counters sum to the candidates."""
+    names = ("successful", "failed", "in_progress", "pending")
+    return all(sum(state[name] for name in names) == SIZE for state in states)
+
+
+def test_it_sees_the_set_and_its_machines(person: Person) -> None:
+    found, one = person.does("look")
+    assert found["names"] == found["in_group"] == ["shop"]
+    assert (found["state"], found["capacity"], found["automatic"]) == ("Succeeded", SIZE, True)
+    assert found["summary"]["HealthState/healthy"] == SIZE
+    assert found["versions"] == ["1.0.0"] * SIZE
+    assert found["current"] == [True] * SIZE
+    assert found["ids"] == ["0", "1", "2", "3"]
+    assert one["name"] == "shop-0"
+    assert "PowerState/running" in one["power"]
+
+
+def test_with_nothing_rolling_there_is_nothing_to_cancel(person: Person) -> None:
+    (refused,) = person.does("cancel")
+    assert refused["status"] == 409
+    assert refused["message"] == "There is no ongoing Rolling Upgrade to cancel."
+
+
+def test_it_follows_a_roll_that_nobody_asked_for_to_its_end(
+    fleet: RealFleet, person: Person
+) -> None:
+    fleet.publish("1.0.1")
+    fleet.wait("the roll", lambda: fleet.rollouts("1.0.1") != [])
+    (told,) = person.does("follow")
+    assert [state["code"] for state in told["seen"]][-1] == "Completed"
+    assert told["seen"][-1]["successful"] == SIZE
+    assert is_whole(told["seen"])
+    assert told["id"].endswith("/virtualMachineScaleSets/shop/rollingUpgrades/latest")
+    (found, _) = person.does("look")
+    assert found["versions"] == ["1.0.1"] * SIZE
+    (refused,) = person.does("start")
+    assert refused["code"] == "OperationNotAllowed", "nothing is left to upgrade"
+
+
+def test_a_broken_image_is_faulted_with_the_documented_code(
+    fleet: RealFleet, person: Person
+) -> None:
+    fleet.publish("1.0.2")
+    fleet.wait("the roll", lambda: fleet.rollouts("1.0.2") != [])
+    (told,) = person.does("follow")
+    assert [state["code"] for state in told["seen"]][-1] == "Faulted"
+    assert told["code"] == "MaxUnhealthyUpgradedInstancePercentExceededInRollingUpgrade"
+    assert "shop-0" in told["why"]
+    assert is_whole(told["seen"])
+    (found, _) = person.does("look")
+    assert "1.0.2" not in found["versions"]
+    assert found["current"] == [False] * SIZE
+
+
+def test_a_start_by_hand_stays_open_for_the_roll_and_a_cancel_ends_it(
+    fleet: RealFleet, person: Person
+) -> None:
+    started = person.begins("start")
+    fleet.wait(
+        "the roll by hand",
+        lambda: any(r["ended_at"] is None for r in fleet.rollouts("1.0.2")),
+    )
+    (cancelled,) = person.does("cancel")
+    assert cancelled == {"status": "done"}
+    (ended,) = started()
+    assert ended["status"] == 200
+    assert ended["code"] in ("Canceled", "OperationPreempted") or "Unhealthy" in ended["code"]
+    (told,) = person.does("history")
+    assert [past["version"] for past in told["past"]] == ["1.0.2", "1.0.2", "1.0.1"]
+    assert [past["started_by"] for past in told["past"]] == ["User", "Platform", "Platform"]
+    assert told["past"][1]["rolled_back"] == 1
