@@ -6,6 +6,7 @@ and says what it saw (`compute_story.py`).
 
 import json
 import os
+import ssl
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,7 +29,8 @@ class Person:
         base = f"https://127.0.0.1:{fleet.port}"
         ca = fleet.stage.state / "ca" / "ca.pem"
         bearer = {"Authorization": f"Bearer {fleet.token}"}
-        (mine,) = httpx.get(f"{base}/subscriptions", headers=bearer, verify=str(ca)).json()["value"]
+        trust = ssl.create_default_context(cafile=ca)
+        (mine,) = httpx.get(f"{base}/subscriptions", headers=bearer, verify=trust).json()["value"]
         self._command = [str(python), str(STORY)]
         self._place = [base, mine["subscriptionId"], "default", fleet.group]
         self._env = {
