@@ -241,6 +241,29 @@ def everything(server: Any) -> dict[str, list[Any]]:
     return dict(rows)
 
 
+@pytest.mark.parametrize(
+    ("verb", "body", "status", "words"),
+    [
+        ("restart", '{"instanceIds": ["7"]}', 404, "no instance '7'; nothing was done"),
+        ("restart", '{"InstanceIds": "7"}', 400, "a list of texts"),
+        ("restart", "[]", 400, "the body is an object"),
+        ("restart", "{", 400, "must be JSON"),
+        ("delete", "{}", 400, "name the instances"),
+    ],
+)
+def test_instances_that_cannot_be_meant_are_refused(
+    arm: Any, verb: str, body: str, status: int, words: str
+) -> None:
+    answer = arm.client().post(f"{place(arm)}/{verb}", content=body)
+    assert answer.status_code == status
+    assert words in answer.json()["error"]["message"]
+
+
+def test_what_applies_to_nobody_is_done_at_once(arm: Any) -> None:
+    """None of the machines is off."""
+    assert arm.client().post(f"{place(arm)}/start").status_code == 200
+
+
 # --- Lists ----------------------------------------------------------------------------------------
 
 

@@ -126,7 +126,39 @@ def cancel(compute):
         tell(status="done")
 
 
-STEPS = {"look": look, "follow": follow, "history": history, "start": start, "cancel": cancel}
+def power(compute):
+    """Off, on, restarted, and one machine removed: each waited for as the client waits."""
+    sets, machines = compute.virtual_machine_scale_sets, compute.virtual_machine_scale_set_vms
+
+    def states():
+        views = machines.list(GROUP, SET, expand="instanceView")
+        return [each.instance_view.statuses[1].code for each in views]
+
+    machines.begin_power_off(GROUP, SET, "0").result()
+    tell(off=states())
+    sets.begin_start(GROUP, SET).result()
+    tell(on=states())
+    sets.begin_restart(GROUP, SET, {"instanceIds": ["1"]}).result()
+    tell(restarted=states())
+    sets.begin_delete_instances(GROUP, SET, {"instanceIds": ["3"]}).result()
+    tell(
+        left=[each.instance_id for each in machines.list(GROUP, SET)],
+        capacity=sets.get(GROUP, SET).sku.capacity,
+    )
+    try:
+        machines.begin_restart(GROUP, SET, "99").result()
+    except HttpResponseError as error:
+        tell_failure(error)
+
+
+STEPS = {
+    "look": look,
+    "follow": follow,
+    "history": history,
+    "start": start,
+    "cancel": cancel,
+    "power": power,
+}
 
 if __name__ == "__main__":
     STEPS[STEP](client())

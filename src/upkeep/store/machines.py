@@ -56,6 +56,15 @@ def read_list(
     return read_page(connection, query, t.machines.c.name, after=after, limit=limit)
 
 
+def of_group(connection: Connection, group_id: str) -> list[Row[Any]]:
+    """All machines of a group that are there: id, name, lifecycle; by name."""
+    m = t.machines.c
+    query = select(m.id, m.name, m.lifecycle).where(
+        m.group_id == group_id, m.lifecycle != Lifecycle.DELETED
+    )
+    return list(connection.execute(query.order_by(m.name)))
+
+
 def _in_state(state: str) -> ColumnElement[bool]:
     if state in set(Health):
         return and_(t.machines.c.health == state, t.machines.c.lifecycle == Lifecycle.PRESENT)

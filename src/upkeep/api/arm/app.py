@@ -9,7 +9,7 @@ from urllib.parse import parse_qsl
 
 import msgspec
 
-from upkeep.api.arm import instances, operations, rolling_upgrades, scale_sets, scopes
+from upkeep.api.arm import instances, operations, power, rolling_upgrades, scale_sets, scopes
 from upkeep.api.arm.errors import error_reply
 from upkeep.api.arm.login import Login, endpoints, openid
 from upkeep.api.arm.route import ArmReply, ArmRequest, Route, RouteTable
@@ -18,6 +18,7 @@ from upkeep.api.errors import input_error_from
 from upkeep.api.plain_http import header, read_body
 from upkeep.api.problems import InputError, ProblemKind, invalid
 from upkeep.api.services import Services
+from upkeep.core.model import Verb
 
 BODY_BYTES_MAX = 1024 * 1024
 FIELDS_MAX = 100
@@ -29,6 +30,7 @@ _SUB = "/subscriptions/{subscription}"
 _RG = f"{_SUB}/resourceGroups/{{group}}"
 _SETS = "providers/Microsoft.Compute/virtualMachineScaleSets"
 _SET = f"{_RG}/{_SETS}/{{set}}"
+_INSTANCE = f"{_SET}/virtualMachines/{{instance}}"
 _LOCATION = f"{_SUB}/providers/Microsoft.Compute/locations/{{location}}"
 
 
@@ -49,10 +51,20 @@ def _routes(login: Login) -> tuple[Route, ...]:
         ("GET", _SET, READ, scale_sets.show),
         ("GET", f"{_SET}/instanceView", READ, scale_sets.show_view),
         ("GET", f"{_SET}/virtualMachines", READ, instances.show_list),
-        ("GET", f"{_SET}/virtualMachines/{{instance}}", READ, instances.show),
-        ("GET", f"{_SET}/virtualMachines/{{instance}}/instanceView", READ, instances.show_view),
+        ("GET", _INSTANCE, READ, instances.show),
+        ("GET", f"{_INSTANCE}/instanceView", READ, instances.show_view),
         ("GET", f"{_SET}/rollingUpgrades/latest", READ, rolling_upgrades.show_latest),
         ("GET", f"{_SET}/osUpgradeHistory", READ, rolling_upgrades.show_history),
+        ("POST", f"{_SET}/restart", OPERATE, power.of_set(Verb.RESTART)),
+        ("POST", f"{_SET}/start", OPERATE, power.of_set(Verb.START)),
+        ("POST", f"{_SET}/powerOff", OPERATE, power.of_set(Verb.STOP)),
+        ("POST", f"{_SET}/deallocate", OPERATE, power.of_set(Verb.STOP)),
+        ("POST", f"{_SET}/delete", OPERATE, power.of_set(Verb.DELETE, must_name=True)),
+        ("POST", f"{_INSTANCE}/restart", OPERATE, power.of_instance(Verb.RESTART)),
+        ("POST", f"{_INSTANCE}/start", OPERATE, power.of_instance(Verb.START)),
+        ("POST", f"{_INSTANCE}/powerOff", OPERATE, power.of_instance(Verb.STOP)),
+        ("POST", f"{_INSTANCE}/deallocate", OPERATE, power.of_instance(Verb.STOP)),
+        ("DELETE", _INSTANCE, OPERATE, power.of_instance(Verb.DELETE)),
         ("POST", f"{_SET}/osRollingUpgrade", OPERATE, rolling_upgrades.start),
         ("POST", f"{_SET}/rollingUpgrades/cancel", OPERATE, rolling_upgrades.cancel),
     )
@@ -98,6 +110,7 @@ class ArmApp:
                 params=params,
                 query=_pairs(scope["query_string"], fold=True),
                 form=_pairs(body, fold=False) if is_form else {},
+                body=None if is_form or not body.strip() else _json(body),
             )
         )
 
@@ -131,6 +144,13 @@ def _pairs(text: bytes, *, fold: bool) -> dict[str, str]:
         raise invalid(f"a query or a form has at most {FIELDS_MAX} fields")
     pairs = parse_qsl(text.decode("utf-8", "replace"), keep_blank_values=True)
     return {(name.casefold() if fold else name): value for name, value in pairs}
+
+
+def _json(body: bytes) -> Any:
+    try:
+        return msgspec.json.decode(body)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise InputError(ProblemKind.BAD_REQUEST, f"the body must be JSON: {error}") from None
 
 
 async def _send(send: Any, reply: ArmReply) -> None:

@@ -24,6 +24,7 @@ class ArmRequest:
         params: what stands in the path's braces, in the client's spelling.
         query: names in lower case.
         form: of a form's body.
+        body: of a JSON body; None without one.
     """
 
     services: Services
@@ -33,6 +34,7 @@ class ArmRequest:
     params: Mapping[str, str]
     query: Mapping[str, str]
     form: Mapping[str, str] = field(default_factory=dict)
+    body: Any = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

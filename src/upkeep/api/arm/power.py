@@ -1,0 +1,99 @@
+"""Restart, stop, start and delete instances: a person's calls, through the gate like any other.
+
+A machine to which the call does not apply (it is off already) is left out, as Azure does; with
+nobody left it is done.  Source: sheet os-image §9.1.
+"""
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any
+
+from sqlalchemy import Connection, Row
+
+from upkeep.api.arm.operations import accepted
+from upkeep.api.arm.route import ArmReply, ArmRequest, Handler
+from upkeep.api.arm.scopes import find_set
+from upkeep.api.calls import ask
+from upkeep.api.problems import invalid, not_found
+from upkeep.core.model import Lifecycle, Verb
+from upkeep.store import machines
+
+ALL = "*"
+# In which state a machine must be for the verb to change anything.
+_APPLIES: Mapping[Verb, frozenset[str]] = {
+    Verb.RESTART: frozenset({Lifecycle.PRESENT}),
+    Verb.STOP: frozenset({Lifecycle.PRESENT}),
+    Verb.START: frozenset({Lifecycle.STOPPED}),
+    Verb.DELETE: frozenset({Lifecycle.PRESENT, Lifecycle.STOPPED}),
+}
+
+
+def of_set(verb: Verb, *, must_name: bool = False) -> Handler:
+    """The instances that the body's `instanceIds` names; without it, or with `*`, all.
+
+    Args:
+        must_name: absent does not mean all.
+    """
+
+    async def handle(request: ArmRequest) -> ArmReply:
+        wanted = _instance_ids(request.body)
+        if must_name and not wanted:
+            raise invalid('instanceIds: name the instances, as in {"instanceIds": ["0", "2"]}')
+        return await _call(request, verb, wanted)
+
+    return handle
+
+
+def of_instance(verb: Verb) -> Handler:
+    """The one instance of the path."""
+
+    async def handle(request: ArmRequest) -> ArmReply:
+        return await _call(request, verb, [request.params["instance"]])
+
+    return handle
+
+
+async def _call(request: ArmRequest, verb: Verb, wanted: list[str]) -> ArmReply:
+    def find() -> tuple[str, list[str]]:
+        with request.services.database.read() as connection:
+            row = find_set(connection, request)
+            return str(row.id), _applicable(connection, row, verb, wanted)
+
+    group, chosen = await asyncio.to_thread(find)
+    if not chosen:
+        return ArmReply()
+    return accepted(
+        request, await ask(request.services, request.actor, group, verb, machines=chosen)
+    )
+
+
+def _applicable(connection: Connection, row: Row[Any], verb: Verb, wanted: list[str]) -> list[str]:
+    """Ids of the machines that are meant and to which the verb applies.
+
+    Raises:
+        InputError: NOT_FOUND, naming every instance that is not there.
+    """
+    there = {
+        machine.name.removeprefix(f"{row.name}-"): machine
+        for machine in machines.of_group(connection, row.id)
+    }
+    numbers = list(there) if not wanted or ALL in wanted else wanted
+    missing = [number for number in numbers if number not in there]
+    if missing:
+        shown = ", ".join(repr(number[:20]) for number in missing[:5])
+        raise not_found(f"the scale set {row.name} has no instance {shown}; nothing was done")
+    found = [there[number] for number in dict.fromkeys(numbers)]
+    return [machine.id for machine in found if machine.lifecycle in _APPLIES[verb]]
+
+
+def _instance_ids(body: Any) -> list[str]:
+    if body is None:
+        return []
+    if not isinstance(body, dict):
+        raise invalid('the body is an object, as {"instanceIds": ["0"]}')
+    given = next((value for key, value in body.items() if key.casefold() == "instanceids"), None)
+    if given is None:
+        return []
+    if not isinstance(given, list) or not all(isinstance(each, str) for each in given):
+        raise invalid('instanceIds: a list of texts, as ["0", "2"]')
+    return given
