@@ -244,10 +244,16 @@ class Person:
             hung = tuple(m.id for m in row.sorted_machines() if self._hangs(m))
             if hung:
                 self._call(group, Verb.RESTART, hung)
-            for machine in hung if group in self._facts.world.restarted_by_agent else ():
-                if (truth := self._facts.truth(machine)) is not None:
-                    # Nobody else can: its agent hangs with it.
-                    self._facts.world.cut_power(truth, self._kernel.now + 60)
+            if group in self._facts.world.restarted_by_agent:
+                self._see_to(hung)
+
+    def _see_to(self, machines: tuple[MachineId, ...]) -> None:
+        """Nobody else can: the agent hangs with its machine, which is set up anew by hand."""
+        for machine in machines:
+            truth = self._facts.truth(machine)
+            if truth is not None and truth.platform.call is None:
+                self._facts.world.set_up(truth, self._drawing.first_version)
+                self._operator.change_machine(machine, now=self._now(), image=truth.platform.image)
 
     def _hangs(self, machine: Machine) -> bool:
         truth = self._facts.truth(machine.id)

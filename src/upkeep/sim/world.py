@@ -179,12 +179,20 @@ class World:
 
         def come_back() -> None:
             if machine.power is Power.OFF and machine.call is None:
-                machine.power = Power.RUNNING
-                machine.boots += 1
-                self.booted(truth)
-                self.refresh(truth)
+                self._power_on(truth)
 
         self.kernel.at(until, come_back)
+
+    def set_up(self, truth: Truth, version: str) -> None:
+        """Somebody stands before it, gives it an OS disk by hand and switches it on."""
+        truth.platform.image = version
+        self._power_on(truth)
+
+    def _power_on(self, truth: Truth) -> None:
+        truth.platform.power = Power.RUNNING
+        truth.platform.boots += 1
+        self.booted(truth)
+        self.refresh(truth)
 
     def lose_prober(self, until: float) -> None:
         self.prober_lost_until = max(self.prober_lost_until, until)
