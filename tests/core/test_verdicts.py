@@ -40,6 +40,23 @@ def test_a_rollout_that_has_upgraded_nobody_did_not_complete() -> None:
     assert not story.rollout().guilty
 
 
+def test_a_rollout_in_which_more_failed_than_were_done_did_not_complete() -> None:
+    """They were ill before they were touched, so nobody is to blame; new machines get 1.0.0."""
+    group = a_group(baked="1.0.0")
+    policy = RollingPolicy(max_unhealthy_percent=100)
+    story = one_version_newer(machines_of(5), group=group, policy=policy)
+    story.budgets = (share(100),)
+    story.ill_on = {(m, v) for m in ("m2", "m3", "m4") for v in ("1.0.0", "1.0.1")}
+    for name in ("m2", "m3", "m4"):
+        story.see(name, Health.UNHEALTHY)
+    story.run(minutes=120)
+    assert story.images()["m0"] == story.images()["m1"] == "1.0.1"
+    assert story.rollout().state is RolloutState.FAULTED
+    assert story.rollout().code is RolloutCode.FAILED_MACHINES
+    assert not story.rollout().guilty
+    assert story.group.baked == "1.0.0"
+
+
 def test_who_falls_ill_during_its_notice_is_a_repair() -> None:
     policy = RollingPolicy(notice=10 * MINUTE)
     story = ill_on_newer(one_version_newer(machines_of(1), policy=policy), "m0")

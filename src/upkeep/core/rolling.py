@@ -220,8 +220,9 @@ def _complete_if_done(draft: Draft, rollout: Rollout) -> None:
     if failed:
         names = [draft.machines[t.machine].name for t in failed if t.machine in draft.machines]
         rollout = replace(rollout, evidence=f"failed by themselves: {some_of(names)}")
-    done = any(t.state is TaskState.DONE for t in tasks)
-    if failed and not done:
+    done = sum(t.state is TaskState.DONE for t in tasks)
+    if len(failed) > done:
+        # Each may have had a reason of its own; a version that most machines left is not theirs.
         _end(draft, rollout, RolloutState.FAULTED, code)
         return
     if rollout.target and done and (rollout.verb is not Verb.CREATE or not draft.group.baked):
