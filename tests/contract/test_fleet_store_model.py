@@ -230,7 +230,7 @@ def drained(both: Both) -> None:
     if both.drains:
         machine, key = both.drains.pop()
         for backend in both.both():
-            backend.drained(machine, key, now=both.now)
+            backend.answered(machine, key, now=both.now)
 
 
 def work(both: Both) -> None:
