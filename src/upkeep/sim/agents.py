@@ -97,7 +97,7 @@ class Agents:
 
         def write() -> None:
             now = replica.engine_now()
-            if Verb(store.actions[key].action.verb) is not Verb.DRAIN:
+            if store.actions[key].action.verb is not Verb.DRAIN:
                 store.observe(truth.id, Sighting(boots=truth.platform.boots), now=now)
             if store.finish_by_agent(key, now=now, succeeded=succeeded):
                 self._renew_watch(truth)

@@ -204,19 +204,23 @@ def finish(
     mark(connection, row.group_id, now)
     _write_status(connection, row.machine_id, result.status)
     if is_mine:
-        connection.execute(
-            update(t.actions)
-            .where(t.actions.c.key == key)
-            .values(
-                state="succeeded" if result.succeeded else "failed",
-                kind=result.kind,
-                detail=result.detail,
-                ended_at=to_us(now),
-                lease_until=None,
-            )
-        )
+        _end(connection, key, result, now)
         _begin_watch(connection, row.machine_id, now)
     return str(row.group_id), is_mine
+
+
+def _end(connection: Connection, key: str, result: ActionResult, now: datetime) -> None:
+    connection.execute(
+        update(t.actions)
+        .where(t.actions.c.key == key)
+        .values(
+            state="succeeded" if result.succeeded else "failed",
+            kind=result.kind,
+            detail=result.detail,
+            ended_at=to_us(now),
+            lease_until=None,
+        )
+    )
 
 
 def _write_status(connection: Connection, machine: str, status: MachineStatus | None) -> None:
@@ -306,17 +310,8 @@ def finish_by_agent(
     renews = renews_health(Verb(row.verb))
     if renews:
         lock_budgets(connection, [machine])
-    connection.execute(
-        update(t.actions)
-        .where(t.actions.c.key == key)
-        .values(
-            state="succeeded" if succeeded else "failed",
-            kind="" if succeeded else DriverErrorKind.FAILED,
-            detail=detail,
-            ended_at=to_us(now),
-            lease_until=None,
-        )
-    )
+    kind = "" if succeeded else DriverErrorKind.FAILED
+    _end(connection, key, ActionResult(succeeded=succeeded, kind=kind, detail=detail), now)
     if renews:
         _begin_watch(connection, machine, now)
     return Answered(group=str(row.group_id), renews_health=renews)
