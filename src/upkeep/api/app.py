@@ -41,13 +41,12 @@ from upkeep.api.agents import CHECK_IN_PATH, POLL_PATH, AgentEdge
 from upkeep.api.arm.app import ArmApp
 from upkeep.api.auth import ANONYMOUS, SAFE_METHODS, Actor, Authenticator, guard, no_token
 from upkeep.api.errors import handle
-from upkeep.api.plain_http import header, source_of
+from upkeep.api.plain_http import BODY_BYTES_MAX, header, source_of
 from upkeep.api.problems import InputError
 from upkeep.api.services import Services
 from upkeep.store import subscriptions
 from upkeep.store.tokens import ensure_admin_token
 
-BODY_BYTES_MAX = 1024 * 1024
 # Looks at tokens and identities that are not in memory; short reads.
 THREADS_MAX = 8
 

@@ -175,21 +175,31 @@ def guard(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHand
     if handler.opt.get("anonymous") is True:
         return
     scope: Mapping[str, Any] = connection.scope
-    actor = scope.get("upkeep_actor")
-    if actor is None:
-        raise scope.get("upkeep_refusal") or no_token()
     is_safe = scope.get("method", "GET") in SAFE_METHODS
     wanted = Role(handler.opt.get("role", Role.READER if is_safe else Role.ADMIN))
-    if not actor.may(wanted):
-        raise InputError(
-            ProblemKind.FORBIDDEN,
-            f"this needs the role {wanted}; the token {actor.name!r} is a {actor.role}'s",
-        )
+    actor = actor_with_role(scope, wanted)
     if handler.opt.get("unscoped") and actor.scope:
         raise InputError(
             ProblemKind.FORBIDDEN,
             f"this concerns every scope; the token {actor.name!r} holds only in {actor.scope!r}",
         )
+
+
+def actor_with_role(scope: Mapping[str, Any], wanted: Role) -> Actor:
+    """Who sends this request, which `Authenticator` has looked at, if the role is enough.
+
+    Raises:
+        InputError: nobody who may.
+    """
+    actor: Actor | None = scope.get("upkeep_actor")
+    if actor is None:
+        raise scope.get("upkeep_refusal") or no_token()
+    if not actor.may(wanted):
+        raise InputError(
+            ProblemKind.FORBIDDEN,
+            f"this needs the role {wanted}; the token {actor.name!r} is a {actor.role}'s",
+        )
+    return actor
 
 
 def no_token() -> InputError:

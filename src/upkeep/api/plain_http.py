@@ -5,6 +5,9 @@ from typing import Any
 
 from upkeep.api.problems import MEDIA_TYPE, InputError, ProblemKind, to_problem
 
+# More than any body of people or programs needs; images are streamed, and agents have their own.
+BODY_BYTES_MAX = 1024 * 1024
+
 Scope = Mapping[str, Any]
 
 

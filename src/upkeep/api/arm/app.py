@@ -1,6 +1,6 @@
 """Azure's dialect: Azure's own clients, unmodified, against this server.
 
-It translates and decides nothing.  `ROUTES` is all that it has; each request is identified before
+It translates and decides nothing.  `_routes` is all that it has; each request is identified before
 (app.py), compared with its route's role, handled, answered in Azure's shapes.
 """
 
@@ -12,15 +12,15 @@ import msgspec
 from upkeep.api.arm import instances, operations, power, rolling_upgrades, scale_sets, scopes
 from upkeep.api.arm.errors import error_reply
 from upkeep.api.arm.login import Login, endpoints, openid
-from upkeep.api.arm.route import ArmReply, ArmRequest, Route, RouteTable
-from upkeep.api.auth import Actor, Authenticator, Role, no_token
+from upkeep.api.arm.route import ArmReply, ArmRequest, Route, RouteTable, reads
+from upkeep.api.arm.scopes import COMPUTE, SETS
+from upkeep.api.auth import Actor, Authenticator, Role, actor_with_role
 from upkeep.api.errors import input_error_from
-from upkeep.api.plain_http import header, read_body
+from upkeep.api.plain_http import BODY_BYTES_MAX, header, read_body
 from upkeep.api.problems import InputError, ProblemKind, invalid
 from upkeep.api.services import Services
 from upkeep.core.model import Verb
 
-BODY_BYTES_MAX = 1024 * 1024
 FIELDS_MAX = 100
 NOBODY = Actor(token_id="", name="", role=Role.READER, scope="")
 
@@ -28,10 +28,9 @@ READ, OPERATE = Role.READER, Role.OPERATOR
 
 _SUB = "/subscriptions/{subscription}"
 _RG = f"{_SUB}/resourceGroups/{{group}}"
-_SETS = "providers/Microsoft.Compute/virtualMachineScaleSets"
-_SET = f"{_RG}/{_SETS}/{{set}}"
+_SET = f"{_RG}/{SETS}/{{set}}"
 _INSTANCE = f"{_SET}/virtualMachines/{{instance}}"
-_LOCATION = f"{_SUB}/providers/Microsoft.Compute/locations/{{location}}"
+_LOCATION = f"{_SUB}/{COMPUTE}/locations/{{location}}"
 
 
 def _routes(login: Login) -> tuple[Route, ...]:
@@ -39,22 +38,22 @@ def _routes(login: Login) -> tuple[Route, ...]:
         ("GET", "/metadata/endpoints", None, endpoints),
         ("GET", "/adfs/.well-known/openid-configuration", None, openid),
         ("POST", "/adfs/oauth2/token", None, login.token),
-        ("GET", "/subscriptions", READ, scopes.list_subscriptions),
-        ("GET", "/tenants", READ, scopes.list_tenants),
-        ("GET", _SUB, READ, scopes.show_subscription),
-        ("GET", f"{_SUB}/resourceGroups", READ, scopes.list_resource_groups),
-        ("GET", _RG, READ, scopes.show_resource_group),
-        ("GET", f"{_SUB}/{_SETS}", READ, scale_sets.show_list),
-        ("GET", f"{_LOCATION}/virtualMachineScaleSets", READ, scale_sets.show_list),
-        ("GET", f"{_LOCATION}/operations/{{operation}}", READ, operations.show),
-        ("GET", f"{_RG}/{_SETS}", READ, scale_sets.show_list),
-        ("GET", _SET, READ, scale_sets.show),
-        ("GET", f"{_SET}/instanceView", READ, scale_sets.show_view),
-        ("GET", f"{_SET}/virtualMachines", READ, instances.show_list),
-        ("GET", _INSTANCE, READ, instances.show),
-        ("GET", f"{_INSTANCE}/instanceView", READ, instances.show_view),
-        ("GET", f"{_SET}/rollingUpgrades/latest", READ, rolling_upgrades.show_latest),
-        ("GET", f"{_SET}/osUpgradeHistory", READ, rolling_upgrades.show_history),
+        ("GET", "/subscriptions", READ, reads(scopes.list_subscriptions)),
+        ("GET", "/tenants", READ, reads(scopes.list_tenants)),
+        ("GET", _SUB, READ, reads(scopes.show_subscription)),
+        ("GET", f"{_SUB}/resourceGroups", READ, reads(scopes.list_resource_groups)),
+        ("GET", _RG, READ, reads(scopes.show_resource_group)),
+        ("GET", f"{_SUB}/{SETS}", READ, reads(scale_sets.show_list)),
+        ("GET", f"{_LOCATION}/virtualMachineScaleSets", READ, reads(scale_sets.show_list)),
+        ("GET", f"{_LOCATION}/operations/{{operation}}", READ, reads(operations.show)),
+        ("GET", f"{_RG}/{SETS}", READ, reads(scale_sets.show_list)),
+        ("GET", _SET, READ, reads(scale_sets.show)),
+        ("GET", f"{_SET}/instanceView", READ, reads(scale_sets.show_view)),
+        ("GET", f"{_SET}/virtualMachines", READ, reads(instances.show_list)),
+        ("GET", _INSTANCE, READ, reads(instances.show)),
+        ("GET", f"{_INSTANCE}/instanceView", READ, reads(instances.show_view)),
+        ("GET", f"{_SET}/rollingUpgrades/latest", READ, reads(rolling_upgrades.show_latest)),
+        ("GET", f"{_SET}/osUpgradeHistory", READ, reads(rolling_upgrades.show_history)),
         ("POST", f"{_SET}/restart", OPERATE, power.of_set(Verb.RESTART)),
         ("POST", f"{_SET}/start", OPERATE, power.of_set(Verb.START)),
         ("POST", f"{_SET}/powerOff", OPERATE, power.of_set(Verb.STOP)),
@@ -97,7 +96,7 @@ class ArmApp:
     async def _reply(self, scope: Any, receive: Any) -> ArmReply:
         path = scope["path"]
         route, params = self._table.find(scope["method"], path)
-        actor = _allowed(scope, route)
+        actor = actor_with_role(scope, route.role) if route.role is not None else NOBODY
         body = await read_body(scope, receive, bytes_max=BODY_BYTES_MAX)
         is_form = header(scope, b"content-type").startswith(b"application/x-www-form-urlencoded")
         host = header(scope, b"host").decode("latin-1")
@@ -113,25 +112,6 @@ class ArmApp:
                 body=None if is_form or not body.strip() else _json(body),
             )
         )
-
-
-def _allowed(scope: Any, route: Route) -> Actor:
-    """Who asks, if they may.
-
-    Raises:
-        InputError: nobody who may.
-    """
-    actor: Actor | None = scope.get("upkeep_actor")
-    if route.role is None:
-        return actor or NOBODY
-    if actor is None:
-        raise scope.get("upkeep_refusal") or no_token()
-    if not actor.may(route.role):
-        raise InputError(
-            ProblemKind.FORBIDDEN,
-            f"this needs the role {route.role}; the token {actor.name!r} is a {actor.role}'s",
-        )
-    return actor
 
 
 def _pairs(text: bytes, *, fold: bool) -> dict[str, str]:

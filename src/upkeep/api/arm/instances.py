@@ -3,14 +3,13 @@
 An instance id is the number at the end of a machine's name.  Source: sheet os-image §9.1, §9.3.
 """
 
-import asyncio
 from typing import Any
 
 from sqlalchemy import Connection, Row
 
-from upkeep.api.arm.route import ArmReply, ArmRequest
-from upkeep.api.arm.scale_sets import HEALTH, PAGE, image_reference, next_link
-from upkeep.api.arm.scopes import check_subscription, find_set, set_id
+from upkeep.api.arm.route import PAGE, ArmReply, ArmRequest, page_reply
+from upkeep.api.arm.scale_sets import image_reference, provisioning
+from upkeep.api.arm.scopes import find_set, set_id
 from upkeep.api.problems import not_found
 from upkeep.api.shapes import text_cursor
 from upkeep.core.model import Health, Lifecycle
@@ -27,55 +26,30 @@ _LEVEL = {
 }
 
 
-async def show_list(request: ArmRequest) -> ArmReply:
+def show_list(connection: Connection, request: ArmRequest) -> ArmReply:
     """All machines of a set, a page at a time; `$expand=instanceView` brings what is seen."""
-
-    def read() -> dict[str, Any]:
-        with request.services.database.read() as connection:
-            found = check_subscription(connection, request)
-            row = find_set(connection, request)
-            rows, more = machines.read_list(
-                connection,
-                scope=request.actor.scope,
-                group_id=row.id,
-                after=text_cursor(request.query.get("$skiptoken")),
-                limit=PAGE,
-            )
-            target = newest(connection, row)
-            expand = request.query.get("$expand", "").casefold() == "instanceview"
-            body: dict[str, Any] = {
-                "value": [
-                    _instance(found.subscription, row, machine, target, expand=expand)
-                    for machine in rows
-                ]
-            }
-        if more:
-            body["nextLink"] = next_link(request, rows[-1].name)
-        return body
-
-    return ArmReply(body=await asyncio.to_thread(read))
+    row = find_set(connection, request)
+    rows, more = machines.read_list(
+        connection,
+        scope=request.actor.scope,
+        group_id=row.id,
+        after=text_cursor(request.query.get("$skiptoken")),
+        limit=PAGE,
+    )
+    target = newest(connection, row)
+    found = [_instance(request, row, machine, target) for machine in rows]
+    return page_reply(request, found, after=rows[-1].name if more else None)
 
 
-async def show(request: ArmRequest) -> ArmReply:
-    def read() -> dict[str, Any]:
-        with request.services.database.read() as connection:
-            found = check_subscription(connection, request)
-            row = find_set(connection, request)
-            machine = find_instance(connection, request, row)
-            expand = request.query.get("$expand", "").casefold() == "instanceview"
-            target = newest(connection, row)
-            return _instance(found.subscription, row, machine, target, expand=expand)
-
-    return ArmReply(body=await asyncio.to_thread(read))
+def show(connection: Connection, request: ArmRequest) -> ArmReply:
+    row = find_set(connection, request)
+    machine = find_instance(connection, request, row)
+    return ArmReply(body=_instance(request, row, machine, newest(connection, row)))
 
 
-async def show_view(request: ArmRequest) -> ArmReply:
-    def read() -> dict[str, Any]:
-        with request.services.database.read() as connection:
-            row = find_set(connection, request)
-            return _view(find_instance(connection, request, row))
-
-    return ArmReply(body=await asyncio.to_thread(read))
+def show_view(connection: Connection, request: ArmRequest) -> ArmReply:
+    row = find_set(connection, request)
+    return ArmReply(body=_view(find_instance(connection, request, row)))
 
 
 def find_instance(connection: Connection, request: ArmRequest, row: Row[Any]) -> Row[Any]:
@@ -111,9 +85,7 @@ def newest(connection: Connection, row: Row[Any]) -> str:
     return latest(entries) or ""
 
 
-def _instance(
-    subscription: str, row: Row[Any], machine: Row[Any], target: str, *, expand: bool
-) -> dict[str, Any]:
+def _instance(request: ArmRequest, row: Row[Any], machine: Row[Any], target: str) -> dict[str, Any]:
     number = machine.name.rpartition("-")[2]
     properties: dict[str, Any] = {
         # An image that is behind is a model that is not applied: Azure's own answer forgets it.
@@ -122,18 +94,16 @@ def _instance(
         "vmId": machine.uuid,
         "provisioningState": _provisioning(machine),
         "timeCreated": from_us(machine.created_at).isoformat(),
-        "storageProfile": {
-            "imageReference": image_reference(subscription, row, version=machine.image)
-        },
+        "storageProfile": {"imageReference": image_reference(request, row, version=machine.image)},
         "protectionPolicy": {
             "protectFromScaleIn": bool(machine.protected),
             "protectFromScaleSetActions": bool(machine.protected),
         },
     }
-    if expand:
+    if request.query.get("$expand", "").casefold() == "instanceview":
         properties["instanceView"] = _view(machine)
     document: dict[str, Any] = {
-        "id": f"{set_id(subscription, row)}/virtualMachines/{number}",
+        "id": f"{set_id(request, row)}/virtualMachines/{number}",
         "name": machine.name,
         "instanceId": number,
         "type": "Microsoft.Compute/virtualMachineScaleSets/virtualMachines",
@@ -146,15 +116,7 @@ def _instance(
 
 
 def _provisioning(machine: Row[Any]) -> str:
-    if machine.in_work:
-        return "Updating"
-    match Lifecycle(machine.lifecycle):
-        case Lifecycle.CREATING:
-            return "Creating"
-        case Lifecycle.DELETING:
-            return "Deleting"
-        case _:
-            return "Succeeded"
+    return "Updating" if machine.in_work else provisioning(machine.lifecycle)
 
 
 def _view(machine: Row[Any]) -> dict[str, Any]:
@@ -177,7 +139,7 @@ def _view(machine: Row[Any]) -> dict[str, Any]:
         ],
         "vmHealth": {
             "status": {
-                "code": f"HealthState/{HEALTH[health]}",
+                "code": f"HealthState/{health}",
                 "level": level,
                 "displayStatus": word,
                 "message": machine.health_detail,

@@ -5,11 +5,10 @@ row each time.  So it survives every restart, and nothing has to be kept for it.
 Source: sheet os-image §9.2.
 """
 
-import asyncio
 import re
 from typing import Any
 
-from sqlalchemy import Row
+from sqlalchemy import Connection, Row
 
 from upkeep.api.arm.errors import error_body
 from upkeep.api.arm.route import ArmReply, ArmRequest, link
@@ -42,27 +41,21 @@ def accepted(request: ArmRequest, rollout: str, *, is_cancel: bool = False) -> A
     )
 
 
-async def show(request: ArmRequest) -> ArmReply:
+def show(connection: Connection, request: ArmRequest) -> ArmReply:
     """How far it is; with `monitor` the answer that the first request would have had."""
-
-    def read() -> Row[Any]:
-        name = request.params["operation"].removeprefix(CANCEL)
-        if not _ID.fullmatch(name):
-            raise not_found(f"there is no operation {name[:60]!r}")
-        with request.services.database.read() as connection:
-            check_subscription(connection, request)
-            row = rollouts.find(connection, name, scope=request.actor.scope)
-        if row is None:
-            raise not_found(f"there is no operation {name[:60]!r}")
-        return row
-
-    row = await asyncio.to_thread(read)
-    is_cancel = request.params["operation"].startswith(CANCEL)
+    check_subscription(connection, request)
+    name = request.params["operation"]
+    rollout, is_cancel = name.removeprefix(CANCEL), name.startswith(CANCEL)
+    row = None
+    if _ID.fullmatch(rollout):
+        row = rollouts.find(connection, rollout, scope=request.actor.scope)
+    if row is None:
+        raise not_found(f"there is no operation {rollout[:60]!r}")
     status, code, message = _status(row, is_cancel=is_cancel)
     if "monitor" in request.query:
         return _monitored(request, status, code, message)
     body: dict[str, Any] = {
-        "name": request.params["operation"],
+        "name": name,
         "status": status,
         "startTime": from_us(row.started_at).isoformat(),
     }

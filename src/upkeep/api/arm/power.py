@@ -4,14 +4,13 @@ A machine to which the call does not apply (it is off already) is left out, as A
 nobody left it is done.  Source: sheet os-image §9.1.
 """
 
-import asyncio
 from collections.abc import Mapping
 from typing import Any
 
 from sqlalchemy import Connection, Row
 
 from upkeep.api.arm.operations import accepted
-from upkeep.api.arm.route import ArmReply, ArmRequest, Handler
+from upkeep.api.arm.route import ArmReply, ArmRequest, Handler, look
 from upkeep.api.arm.scopes import find_set
 from upkeep.api.calls import ask
 from upkeep.api.problems import invalid, not_found
@@ -54,12 +53,11 @@ def of_instance(verb: Verb) -> Handler:
 
 
 async def _call(request: ArmRequest, verb: Verb, wanted: list[str]) -> ArmReply:
-    def find() -> tuple[str, list[str]]:
-        with request.services.database.read() as connection:
-            row = find_set(connection, request)
-            return str(row.id), _applicable(connection, row, verb, wanted)
+    def find(connection: Connection, request: ArmRequest) -> tuple[str, list[str]]:
+        row = find_set(connection, request)
+        return row.id, _applicable(connection, row, verb, wanted)
 
-    group, chosen = await asyncio.to_thread(find)
+    group, chosen = await look(request, find)
     if not chosen:
         return ArmReply()
     return accepted(

@@ -11,9 +11,9 @@ from typing import Any
 from sqlalchemy import Connection, Row
 
 from upkeep.api.arm.operations import accepted
-from upkeep.api.arm.route import ArmReply, ArmRequest
+from upkeep.api.arm.route import ArmReply, ArmRequest, look
 from upkeep.api.arm.scale_sets import image_reference, rolling_policy
-from upkeep.api.arm.scopes import check_subscription, find_set, set_id
+from upkeep.api.arm.scopes import find_set, set_id
 from upkeep.api.calls import ask
 from upkeep.api.problems import InputError, ProblemKind, not_found
 from upkeep.core.model import OPEN_STATES, RolloutCode, RolloutState, StartedBy, System, Verb
@@ -51,42 +51,26 @@ _COUNTED_AS: Mapping[TaskState, str] = {
 NOTHING_TO_CANCEL = "There is no ongoing Rolling Upgrade to cancel."
 
 
-async def show_latest(request: ArmRequest) -> ArmReply:
-    def read() -> dict[str, Any]:
-        with request.services.database.read() as connection:
-            found = check_subscription(connection, request)
-            row = find_set(connection, request)
-            newest = next(iter(_of_system(connection, request, row)), None)
-            if newest is None:
-                raise not_found(f"the scale set {row.name} has had no rolling upgrade")
-            counts = rollouts.task_counts(connection, [newest.id])[newest.id]
-            return _latest(set_id(found.subscription, row), row, newest, counts)
-
-    return ArmReply(body=await asyncio.to_thread(read))
+def show_latest(connection: Connection, request: ArmRequest) -> ArmReply:
+    row = find_set(connection, request)
+    newest = _newest(connection, request, row)
+    if newest is None:
+        raise not_found(f"the scale set {row.name} has had no rolling upgrade")
+    counts = rollouts.task_counts(connection, [newest.id])[newest.id]
+    return ArmReply(body=_latest(request, row, newest, counts))
 
 
-async def show_history(request: ArmRequest) -> ArmReply:
+def show_history(connection: Connection, request: ArmRequest) -> ArmReply:
     """The last five within two months."""
-
-    def read() -> dict[str, Any]:
-        with request.services.database.read() as connection:
-            found = check_subscription(connection, request)
-            row = find_set(connection, request)
-            ended = [r for r in _of_system(connection, request, row) if r.ended_at is not None]
-            counts = rollouts.task_counts(connection, [r.id for r in ended])
-            return {"value": [_past(found.subscription, row, r, counts[r.id]) for r in ended]}
-
-    return ArmReply(body=await asyncio.to_thread(read))
+    row = find_set(connection, request)
+    ended = [r for r in _of_system(connection, request, row) if r.ended_at is not None]
+    counts = rollouts.task_counts(connection, [r.id for r in ended])
+    return ArmReply(body={"value": [_past(request, row, r, counts[r.id]) for r in ended]})
 
 
 async def start(request: ArmRequest) -> ArmReply:
     """A roll to the latest version by a person's call; machines that run it are left alone."""
-
-    def find() -> str:
-        with request.services.database.read() as connection:
-            return str(find_set(connection, request).id)
-
-    group = await asyncio.to_thread(find)
+    group = (await look(request, find_set)).id
     rollout = await ask(request.services, request.actor, group, Verb.REPLACE_OS_DISK)
     return accepted(request, rollout)
 
@@ -98,7 +82,7 @@ async def cancel(request: ArmRequest) -> ArmReply:
         now = request.services.clock.now()
         with request.services.database.write() as connection:
             row = find_set(connection, request)
-            newest = next(iter(_of_system(connection, request, row)), None)
+            newest = _newest(connection, request, row)
             if newest is None or newest.state not in OPEN_STATES:
                 raise InputError(ProblemKind.CONFLICT, NOTHING_TO_CANCEL)
             rollouts.change(connection, newest, cancel=True, now=now)
@@ -110,6 +94,10 @@ async def cancel(request: ArmRequest) -> ArmReply:
     return accepted(request, await asyncio.to_thread(write), is_cancel=True)
 
 
+def _newest(connection: Connection, request: ArmRequest, row: Row[Any]) -> Row[Any] | None:
+    return next(iter(_of_system(connection, request, row)), None)
+
+
 def _of_system(connection: Connection, request: ArmRequest, row: Row[Any]) -> list[Row[Any]]:
     """Newest first; an open one before all."""
     now = request.services.clock.peek()
@@ -118,7 +106,7 @@ def _of_system(connection: Connection, request: ArmRequest, row: Row[Any]) -> li
 
 
 def _latest(
-    place: str, row: Row[Any], rollout: Row[Any], counts: Mapping[str, int]
+    request: ArmRequest, row: Row[Any], rollout: Row[Any], counts: Mapping[str, int]
 ) -> dict[str, Any]:
     status: dict[str, Any] = {
         "code": CODES[RolloutState(rollout.state)],
@@ -135,7 +123,7 @@ def _latest(
         properties["error"] = error
     return {
         # Azure leaves the id out, and its own .NET client stumbles.  Source: sheet §11 #11.
-        "id": f"{place}/rollingUpgrades/latest",
+        "id": f"{set_id(request, row)}/rollingUpgrades/latest",
         "name": "latest",
         "type": "Microsoft.Compute/virtualMachineScaleSets/rollingUpgrades",
         "location": row.region,
@@ -144,7 +132,7 @@ def _latest(
 
 
 def _past(
-    subscription: str, row: Row[Any], rollout: Row[Any], counts: Mapping[str, int]
+    request: ArmRequest, row: Row[Any], rollout: Row[Any], counts: Mapping[str, int]
 ) -> dict[str, Any]:
     ended = from_us(rollout.ended_at).isoformat()
     properties: dict[str, Any] = {
@@ -156,7 +144,7 @@ def _past(
         },
         "progress": progress(counts),
         "startedBy": "User" if rollout.started_by == StartedBy.USER else "Platform",
-        "targetImageReference": image_reference(subscription, row, version=rollout.target),
+        "targetImageReference": image_reference(request, row, version=rollout.target),
         "rollbackInfo": {
             "successfullyRolledbackInstanceCount": counts.get(TaskState.ROLLED_BACK, 0),
             "failedRolledbackInstanceCount": counts.get(TaskState.FAILED, 0),

@@ -1,17 +1,24 @@
-"""One request of Azure's dialect, its answer, and how a path finds its handler.
+"""One request of Azure's dialect, its answer, how a path finds its handler, what handlers share.
 
 Azure's paths and query names are compared without case, and any api-version is taken.  A route is
 a row: method, path, the role that it needs (none: anonymous), handler.
 """
 
+import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import quote
+
+from sqlalchemy import Connection
 
 from upkeep.api.auth import Actor, Role
 from upkeep.api.problems import InputError, ProblemKind
 from upkeep.api.services import Services
+
+T = TypeVar("T")
+
+PAGE = 100
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,6 +59,35 @@ def link(request: ArmRequest, path: str) -> str:
 
 
 Handler = Callable[[ArmRequest], Awaitable[ArmReply]]
+
+
+async def look(request: ArmRequest, read: Callable[[Connection, ArmRequest], T]) -> T:
+    """What it reads, in one consistent view and beside the loop."""
+
+    def reading() -> T:
+        with request.services.database.read() as connection:
+            return read(connection, request)
+
+    return await asyncio.to_thread(reading)
+
+
+def reads(read: Callable[[Connection, ArmRequest], ArmReply]) -> Handler:
+    """The handler of a route that only looks."""
+
+    async def handle(request: ArmRequest) -> ArmReply:
+        return await look(request, read)
+
+    return handle
+
+
+def page_reply(request: ArmRequest, value: list[Any], *, after: str | None) -> ArmReply:
+    """One page of a list; `after` leads to the next, which the client asks for as it is told."""
+    body: dict[str, Any] = {"value": value}
+    if after is not None:
+        expand = request.query.get("$expand")
+        kept = f"&$expand={quote(expand)}" if expand is not None else ""
+        body["nextLink"] = f"{link(request, request.path)}{kept}&$skiptoken={quote(after)}"
+    return ArmReply(body=body)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,81 +3,55 @@
 Source: sheet os-image §2.3 (policy), §9.1 (routes), §9.3 (views).
 """
 
-import asyncio
 from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
-from urllib.parse import quote
 
 import msgspec
 from sqlalchemy import Connection, Row
 
-from upkeep.api.arm.route import ArmReply, ArmRequest, link
-from upkeep.api.arm.scopes import COMPUTE, check_subscription, find_set, set_id
+from upkeep.api.arm.route import PAGE, ArmReply, ArmRequest, page_reply
+from upkeep.api.arm.scopes import COMPUTE, check_subscription, find_set, group_place, set_id
 from upkeep.api.shapes import text_cursor
-from upkeep.core.model import GroupKind, Health, Lifecycle, RollingPolicy
+from upkeep.core.model import GroupKind, Lifecycle, RollingPolicy
 from upkeep.store import groups
 from upkeep.store.database import from_us
 from upkeep.store.policies import policy_from_json
 
-PAGE = 100
-HEALTH = {
-    Health.HEALTHY: "healthy",
-    Health.UNHEALTHY: "unhealthy",
-    Health.UNKNOWN: "unknown",
-    Health.INITIALIZING: "initializing",
-}
+# What a machine's lifecycle is called while its provisioning has not succeeded.
+_PROVISIONING = {Lifecycle.CREATING: "Creating", Lifecycle.DELETING: "Deleting"}
 
 
-async def show(request: ArmRequest) -> ArmReply:
-    def read() -> dict[str, Any]:
-        with request.services.database.read() as connection:
-            found = check_subscription(connection, request)
-            row = find_set(connection, request)
-            return scale_set(found.subscription, row, _counts(connection, row))
-
-    return ArmReply(body=await asyncio.to_thread(read))
+def show(connection: Connection, request: ArmRequest) -> ArmReply:
+    row = find_set(connection, request)
+    return ArmReply(body=scale_set(request, row, groups.counts(connection, [row.id])))
 
 
-async def show_list(request: ArmRequest) -> ArmReply:
+def show_list(connection: Connection, request: ArmRequest) -> ArmReply:
     """All of the subscription, of a resource group, or of a location; a page at a time."""
-
-    def read() -> dict[str, Any]:
-        with request.services.database.read() as connection:
-            found = check_subscription(connection, request)
-            rows, more = groups.read_list(
-                connection,
-                scope=request.actor.scope,
-                after=text_cursor(request.query.get("$skiptoken")),
-                limit=PAGE,
-            )
-            sets = [
-                scale_set(found.subscription, row, _counts(connection, row))
-                for row in rows
-                if _is_wanted(request, row)
-            ]
-        body: dict[str, Any] = {"value": sets}
-        if more:
-            body["nextLink"] = next_link(request, rows[-1].name)
-        return body
-
-    return ArmReply(body=await asyncio.to_thread(read))
-
-
-async def show_view(request: ArmRequest) -> ArmReply:
-    def read() -> dict[str, Any]:
-        with request.services.database.read() as connection:
-            return _view(_counts(connection, find_set(connection, request)))
-
-    return ArmReply(body=await asyncio.to_thread(read))
-
-
-def next_link(request: ArmRequest, after: str) -> str:
-    """The page that follows, as the client would ask for it."""
-    kept = "".join(
-        f"&{name}={quote(request.query[name])}" for name in ("$expand",) if name in request.query
+    check_subscription(connection, request)
+    rows, more = groups.read_list(
+        connection,
+        scope=request.actor.scope,
+        after=text_cursor(request.query.get("$skiptoken")),
+        limit=PAGE,
     )
-    return f"{link(request, request.path)}{kept}&$skiptoken={quote(after)}"
+    wanted = [row for row in rows if _is_wanted(request, row)]
+    counted: dict[str, list[Row[Any]]] = {row.id: [] for row in wanted}
+    for count in groups.counts(connection, list(counted)):
+        counted[count.group_id].append(count)
+    sets = [scale_set(request, row, counted[row.id]) for row in wanted]
+    return page_reply(request, sets, after=rows[-1].name if more else None)
+
+
+def show_view(connection: Connection, request: ArmRequest) -> ArmReply:
+    row = find_set(connection, request)
+    return ArmReply(body=_view(groups.counts(connection, [row.id])))
+
+
+def provisioning(lifecycle: str) -> str:
+    """How far a machine is, as the last word of Azure's `ProvisioningState/…`, capitalised."""
+    return _PROVISIONING.get(Lifecycle(lifecycle), "Succeeded")
 
 
 def _is_wanted(request: ArmRequest, row: Row[Any]) -> bool:
@@ -89,15 +63,11 @@ def _is_wanted(request: ArmRequest, row: Row[Any]) -> bool:
     )
 
 
-def _counts(connection: Connection, row: Row[Any]) -> Sequence[Row[Any]]:
-    return groups.counts(connection, [row.id])
-
-
-def scale_set(subscription: str, row: Row[Any], counts: Sequence[Row[Any]]) -> dict[str, Any]:
+def scale_set(request: ArmRequest, row: Row[Any], counts: Sequence[Row[Any]]) -> dict[str, Any]:
     policy = policy_from_json(row.policy)
     zones = msgspec.json.decode(row.zones)
     document: dict[str, Any] = {
-        "id": set_id(subscription, row),
+        "id": set_id(request, row),
         "name": row.name,
         "type": "Microsoft.Compute/virtualMachineScaleSets",
         "location": row.region,
@@ -121,7 +91,7 @@ def scale_set(subscription: str, row: Row[Any], counts: Sequence[Row[Any]]) -> d
                 },
             },
             "virtualMachineProfile": {
-                "storageProfile": {"imageReference": image_reference(subscription, row)},
+                "storageProfile": {"imageReference": image_reference(request, row)},
                 "extensionProfile": {"extensions": _health_extension(row)},
             },
         },
@@ -153,10 +123,10 @@ def duration(length: timedelta) -> str:
     return "PT" + (text or "0S")
 
 
-def image_reference(subscription: str, row: Row[Any], version: str = "") -> dict[str, str]:
+def image_reference(request: ArmRequest, row: Row[Any], version: str = "") -> dict[str, str]:
     """The image definition that the group follows; with a version, what a machine runs of it."""
-    place = f"/subscriptions/{subscription}/resourceGroups/{row.scope}/{COMPUTE}"
-    reference = {"id": f"{place}/galleries/upkeep/images/{row.image_name}"}
+    place = f"{group_place(request, row)}/{COMPUTE}/galleries/upkeep"
+    reference = {"id": f"{place}/images/{row.image_name}"}
     if version:
         reference["exactVersion"] = version
     return reference
@@ -204,7 +174,8 @@ def _health_extension(row: Row[Any]) -> list[dict[str, Any]]:
 def _view(counts: Sequence[Row[Any]]) -> dict[str, Any]:
     states: dict[str, int] = {}
     for count in counts:
-        for code in (_state(count), f"HealthState/{HEALTH[Health(count.health)]}"):
+        state = provisioning(count.lifecycle).lower()
+        for code in (f"ProvisioningState/{state}", f"HealthState/{count.health}"):
             states[code] = states.get(code, 0) + count.machines
     return {
         "virtualMachine": {
@@ -221,13 +192,3 @@ def _view(counts: Sequence[Row[Any]]) -> dict[str, Any]:
         ],
         "orchestrationServices": [],
     }
-
-
-def _state(count: Row[Any]) -> str:
-    match Lifecycle(count.lifecycle):
-        case Lifecycle.CREATING:
-            return "ProvisioningState/creating"
-        case Lifecycle.DELETING:
-            return "ProvisioningState/deleting"
-        case _:
-            return "ProvisioningState/succeeded"

@@ -4,14 +4,13 @@ A scope is a resource group; all of them are in the server's one subscription.  
 without case, as Azure does, and answered as they were given to us.
 """
 
-import asyncio
 from typing import Any
 
 from sqlalchemy import Connection, Row, select
 
 from upkeep.api.arm.route import ArmReply, ArmRequest
 from upkeep.api.auth import Actor
-from upkeep.api.problems import InputError, not_found
+from upkeep.api.problems import not_found
 from upkeep.api.shapes import is_name
 from upkeep.core.model import GroupKind
 from upkeep.store import groups, subscriptions
@@ -49,63 +48,47 @@ def find_set(connection: Connection, request: ArmRequest) -> Row[Any]:
     if is_name(name.lower()):
         row = groups.find(connection, name.lower(), scope=request.actor.scope)
     if row is None or row.kind != GroupKind.SCALE_SET or row.scope.casefold() != scope.casefold():
-        raise not_set(name, scope)
+        raise not_found(f"there is no scale set {name[:80]!r} in resource group {scope[:80]!r}")
     return row
 
 
-def not_set(name: str, scope: str) -> InputError:
-    return not_found(f"there is no scale set {name[:80]!r} in resource group {scope[:80]!r}")
+def group_place(request: ArmRequest, row: Row[Any]) -> str:
+    """The resource group of a set that `find_set` or a list of the subscription has answered."""
+    return f"/subscriptions/{request.params['subscription'].lower()}/resourceGroups/{row.scope}"
 
 
-def set_id(subscription: str, row: Row[Any]) -> str:
-    return f"/subscriptions/{subscription}/resourceGroups/{row.scope}/{SETS}/{row.name}"
+def set_id(request: ArmRequest, row: Row[Any]) -> str:
+    return f"{group_place(request, row)}/{SETS}/{row.name}"
 
 
-async def list_subscriptions(request: ArmRequest) -> ArmReply:
-    found = await asyncio.to_thread(_directory, request)
-    return ArmReply(body={"value": [_subscription(found)]})
+def list_subscriptions(connection: Connection, request: ArmRequest) -> ArmReply:
+    return ArmReply(body={"value": [_subscription(subscriptions.find(connection))]})
 
 
-async def show_subscription(request: ArmRequest) -> ArmReply:
-    def read() -> Directory:
-        with request.services.database.read() as connection:
-            return check_subscription(connection, request)
-
-    return ArmReply(body=_subscription(await asyncio.to_thread(read)))
+def show_subscription(connection: Connection, request: ArmRequest) -> ArmReply:
+    return ArmReply(body=_subscription(check_subscription(connection, request)))
 
 
-async def list_tenants(request: ArmRequest) -> ArmReply:
-    tenant = (await asyncio.to_thread(_directory, request)).tenant
+def list_tenants(connection: Connection, request: ArmRequest) -> ArmReply:
+    tenant = subscriptions.find(connection).tenant
     return ArmReply(
         body={"value": [{"id": f"/tenants/{tenant}", "tenantId": tenant, "displayName": "upkeep"}]}
     )
 
 
-async def list_resource_groups(request: ArmRequest) -> ArmReply:
-    def read() -> list[dict[str, Any]]:
-        with request.services.database.read() as connection:
-            found = check_subscription(connection, request)
-            return [_group(found, scope) for scope in _scopes(connection, request.actor)]
-
-    return ArmReply(body={"value": await asyncio.to_thread(read)})
+def list_resource_groups(connection: Connection, request: ArmRequest) -> ArmReply:
+    found = check_subscription(connection, request)
+    scopes = _scopes(connection, request.actor)
+    return ArmReply(body={"value": [_group(found, scope) for scope in scopes]})
 
 
-async def show_resource_group(request: ArmRequest) -> ArmReply:
-    def read() -> dict[str, Any]:
-        wanted = request.params["group"]
-        with request.services.database.read() as connection:
-            found = check_subscription(connection, request)
-            for scope in _scopes(connection, request.actor):
-                if scope.casefold() == wanted.casefold():
-                    return _group(found, scope)
-        raise not_found(f"there is no resource group {wanted[:80]!r}: no group has such a scope")
-
-    return ArmReply(body=await asyncio.to_thread(read))
-
-
-def _directory(request: ArmRequest) -> Directory:
-    with request.services.database.read() as connection:
-        return subscriptions.find(connection)
+def show_resource_group(connection: Connection, request: ArmRequest) -> ArmReply:
+    wanted = request.params["group"]
+    found = check_subscription(connection, request)
+    for scope in _scopes(connection, request.actor):
+        if scope.casefold() == wanted.casefold():
+            return ArmReply(body=_group(found, scope))
+    raise not_found(f"there is no resource group {wanted[:80]!r}: no group has such a scope")
 
 
 def _scopes(connection: Connection, actor: Actor) -> list[str]:
