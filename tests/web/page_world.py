@@ -28,6 +28,7 @@ from upkeep.store import tables as t
 from upkeep.store import tokens
 from upkeep.store.database import Database, to_us
 from upkeep.web.routes import ROUTES
+from upkeep.web.words import moment
 
 CHROMIUM_ARGUMENTS = [
     "--headless",
@@ -65,6 +66,10 @@ class Fleet:
 
     def ago(self, minutes: float) -> int:
         return to_us(self.now - timedelta(minutes=minutes))
+
+    def written_ago(self, minutes: float) -> str:
+        """As the page writes that moment: with the date, just after midnight."""
+        return moment(self.now - timedelta(minutes=minutes), today=self.now)
 
     def write(self, table: Any, *rows: dict[str, Any]) -> None:
         with self.database.write() as connection:
