@@ -100,7 +100,7 @@ def _halted(overview: Overview, names: dict[str, str]) -> list[Sentence]:
     waiting = {hold.group for hold in overview.holds if hold.system is System.OS_IMAGE}
     judged: set[str] = set()
     for rollout in overview.ended:
-        if rollout.group in judged or rollout.system is not System.OS_IMAGE:
+        if rollout.group in judged:
             continue  # The newest of each group speaks for it.
         judged.add(rollout.group)
         stopped = rollout.state is RolloutState.FAULTED

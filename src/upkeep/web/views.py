@@ -240,8 +240,6 @@ def _rollout(row: RolloutRow, overview: Overview, now: datetime) -> RolloutView:
     tasks = overview.tasks.get(row.id, ())
     size = batch_size(policy_from_json(row.policy).max_batch_percent, size=row.size)
     state = "paused" if row.paused and row.ended_at is None else _STATES[row.state]
-    if row.state is RolloutState.FAULTED and not row.target:
-        state = "failed"  # A call to its machines: none of them did it.
     if row.ended_at is None and row.state is RolloutState.RUNNING and row.target:
         state += _progress(row, tasks, size)
     stopped = row.state in (RolloutState.ROLLING_BACK, RolloutState.FAULTED)

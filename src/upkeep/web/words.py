@@ -131,6 +131,6 @@ def verdict(rollout: RolloutRow) -> str:
     """What is to blame for a halt, or how else a rollout ended."""
     if rollout.guilty:
         return f"version {rollout.target} is to blame"
-    if rollout.state is RolloutState.FAULTED and rollout.target:
+    if rollout.state is RolloutState.FAULTED:
         return f"{CODES[rollout.code] or 'it stopped'}; version {rollout.target} is not blamed"
     return CODES[rollout.code]
