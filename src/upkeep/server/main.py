@@ -37,6 +37,7 @@ from upkeep.platforms.agent_only import AgentOnlyPlatform
 from upkeep.platforms.bridge import Bridge
 from upkeep.platforms.simulated_host import SimulatedHost
 from upkeep.ports import AGENT_ONLY, DriverError, Platform
+from upkeep.server.pauses import ShortPauses
 from upkeep.server.provision import StoreProvisioner
 from upkeep.server.runner import Runner
 from upkeep.server.settings import ServerSettings, SettingsError, split_address
@@ -104,6 +105,8 @@ def serve(settings: ServerSettings) -> int:
         if outage is None:
             raise
         raise SettingsError(f"the database: {outage.detail}") from error
+    pauses = ShortPauses()
+    pauses.begin()
     server.start()
     try:
         # uvicorn is given a loop that runs; its own `loop` setting would only be read by `run`.
@@ -114,6 +117,7 @@ def serve(settings: ServerSettings) -> int:
     finally:
         server.stop()
         database.close()
+        pauses.end()
     return 0
 
 
