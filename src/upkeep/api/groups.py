@@ -2,30 +2,24 @@
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Any
 
 import msgspec
 from litestar import delete, get, patch, post
 from litestar.di import NamedDependency
 from litestar.params import FromPath, JSONBody
 from litestar.status_codes import HTTP_200_OK, HTTP_202_ACCEPTED
-from msgspec import UNSET, Meta, UnsetType
 from sqlalchemy import Connection, Row
 
-from upkeep.agent.health import SettingsError, parse_settings, settings_to_json
-from upkeep.agent.seed import USER_DATA_BYTES_MAX
+from upkeep.api import group_changes
 from upkeep.api.auth import OPERATE, READ, Actor
-from upkeep.api.policy import PolicyPatch, PolicyView, apply_policy, policy_view
-from upkeep.api.problems import InputError, ProblemKind, conflict, invalid
-from upkeep.api.scripts import Script, to_column
+from upkeep.api.group_changes import GroupNew, GroupPatch
+from upkeep.api.policy import PolicyView, policy_view
 from upkeep.api.services import Services
 from upkeep.api.shapes import (
     After,
     AnyRequest,
-    Body,
-    Label,
     Limit,
-    Name,
     Page,
     View,
     find_group,
@@ -34,67 +28,10 @@ from upkeep.api.shapes import (
     page_of,
     text_cursor,
 )
-from upkeep.core.health import HealthSource
-from upkeep.core.model import GroupKind, Health, Lifecycle, MachineId, RollingPolicy, Verb
-from upkeep.core.snapshot import OperatorCall
-from upkeep.ports import AGENT_ONLY
-from upkeep.store import calls, groups, images, rollouts, story
+from upkeep.core.model import GroupKind, Health, Lifecycle
+from upkeep.store import groups, rollouts, story
 from upkeep.store.database import from_us
-from upkeep.store.policies import policy_from_json, policy_to_json
-
-# Source: Azure's limit for a scale set with custom images is 600, ours leaves room.
-CAPACITY_MAX = 1_000
-# `name-N` is a machine's name and must be one itself, with up to seven digits.
-GROUP_NAME_LENGTH_MAX = 55
-DOMAINS_MAX = 20
-
-Capacity = Annotated[int, Meta(ge=0, le=CAPACITY_MAX)]
-Zones = Annotated[tuple[Label, ...], Meta(max_length=16)]
-Memory = Annotated[int, Meta(ge=64, le=1_048_576)]
-Cpus = Annotated[int, Meta(ge=1, le=256)]
-Domains = Annotated[int, Meta(ge=1, le=DOMAINS_MAX)]
-UserData = Annotated[bytes, Meta(max_length=USER_DATA_BYTES_MAX)]
-Probe = dict[str, str | int | bool]
-
-
-class GroupNew(Body):
-    """`user_data` and scripts' `content` are base64; `probe` is as in docs/guest.md."""
-
-    name: Name
-    platform: Name
-    kind: GroupKind | None = None
-    scope: Label = "default"
-    region: Label = "local"
-    zones: Zones = ()
-    update_domains: Domains = 1
-    fault_domains: Domains = 1
-    capacity: Capacity = 0
-    image: str = ""
-    probe: Probe | None = None
-    health_source: HealthSource | None = None
-    policy: PolicyPatch = msgspec.field(default_factory=PolicyPatch)
-    auto_upgrade: bool = True
-    user_data: UserData = b""
-    scripts: tuple[Script, ...] = ()
-    memory_mib: Memory = 512
-    cpus: Cpus = 1
-    network: Label | None = None
-
-
-class GroupPatch(Body):
-    """What is absent stays as it is; `probe: null` takes the health source away."""
-
-    zones: Zones | UnsetType = UNSET
-    capacity: Capacity | UnsetType = UNSET
-    image: str | UnsetType = UNSET
-    probe: Probe | UnsetType | None = UNSET
-    health_source: HealthSource | UnsetType = UNSET
-    policy: PolicyPatch | UnsetType = UNSET
-    auto_upgrade: bool | UnsetType = UNSET
-    user_data: UserData | UnsetType = UNSET
-    scripts: tuple[Script, ...] | UnsetType = UNSET
-    memory_mib: Memory | UnsetType = UNSET
-    cpus: Cpus | UnsetType = UNSET
+from upkeep.store.policies import policy_from_json
 
 
 class ScriptView(View):
@@ -177,28 +114,11 @@ def create_group(
 ) -> GroupView:
     """Create a group; a scale set's machines are then made by themselves."""
     note(request, {"capacity": data.capacity, "image": data.image, "platform": data.platform})
-    if actor.scope and data.scope != actor.scope:
-        raise InputError(
-            ProblemKind.FORBIDDEN,
-            f"the token is narrowed to scope {actor.scope!r}: set `scope` to that",
-        )
-    values = _new_values(services, data)
     now = services.clock.now()
-    group_id = services.ids.new("g")
     with services.database.write() as connection:
-        _check_image(connection, data.image)
-        other = groups.would_collide(connection, data.name)
-        if other is not None:
-            raise conflict(f"there is a machine {other!r}: the group would make one of that name")
-        budget_id = services.ids.new("b")
-        made = groups.create(
-            connection, group_id=group_id, budget_id=budget_id, values=values, now=now
-        )
-        if not made:
-            raise conflict(f"there is a group {data.name!r} already; change it with PATCH")
-        story.tell(connection, group_id, f"{actor.name} created the group", now=now)
-        view = _one(connection, group_id)
-    services.announce(group_id)
+        row = group_changes.create(connection, services, actor, data, now=now)
+        view = group_views(connection, [row])[0]
+    services.announce(row.id)
     return view
 
 
@@ -223,15 +143,9 @@ def change_group(
     now = services.clock.now()
     with services.database.write() as connection:
         row = find_group(connection, group, actor)
-        if row.delete_requested_at is not None:
-            raise conflict(f"the group {row.name!r} is being deleted")
-        values = _changed_values(connection, row, data)
-        note(request, {key: value for key, value in values.items() if key not in _SECRET})
-        if values:
-            groups.change(connection, row.id, values, now=now)
-            words = ", ".join(sorted(values))
-            story.tell(connection, row.id, f"{actor.name} changed {words}", now=now)
-        view = _one(connection, row.id)
+        row, changed = group_changes.change(connection, actor, row, data, now=now)
+        note(request, changed)
+        view = group_views(connection, [row])[0]
     services.announce(row.id)
     return view
 
@@ -244,16 +158,7 @@ def remove_group(
     now = services.clock.now()
     with services.database.write() as connection:
         row = find_group(connection, group, actor)
-        protected = groups.protected_machines(connection, row.id)
-        if protected:
-            raise conflict(
-                f"protected: {', '.join(protected[:5])}"
-                f"{' and more' if len(protected) > 5 else ''}; unprotect them first"
-            )
-        if row.delete_requested_at is None:
-            groups.begin_removal(connection, row, now=now)
-            story.tell(connection, row.id, f"{actor.name} deletes the group", now=now)
-            _call_away(connection, services, row, actor, now)
+        group_changes.remove(connection, services, actor, row, now=now)
         view = _one(connection, row.id)
         groups.remove_if_empty(connection, row.id, now=now)
     services.announce(row.id)
@@ -307,9 +212,6 @@ ROUTES = [
     group_story,
 ]
 
-# Columns whose content is nobody's business in a log.
-_SECRET = frozenset({"user_data", "scripts"})
-
 
 def _one(connection: Connection, group_id: str) -> GroupView:
     row = groups.find(connection, group_id)
@@ -327,141 +229,6 @@ def _set_paused(services: Services, actor: Actor, group: str, *, paused: bool) -
         view = _one(connection, row.id)
     services.announce(row.id)
     return view
-
-
-def _call_away(
-    connection: Connection, services: Services, row: Row[Any], actor: Actor, now: datetime
-) -> None:
-    """Machines that upkeep did not make go by a call; a scale set's go with its capacity."""
-    if row.kind == GroupKind.SCALE_SET:
-        return
-    here = groups.machine_ids(connection, row.id)
-    if here:
-        call = OperatorCall(
-            id=services.ids.new("c"),
-            verb=Verb.DELETE,
-            machines=tuple(MachineId(machine) for machine in here),
-            force=True,
-            actor=actor.name,
-        )
-        calls.create(connection, row.id, call, now=now)
-
-
-def _new_values(services: Services, data: GroupNew) -> dict[str, Any]:
-    """The columns of a new group.
-
-    Raises:
-        InputError: naming the field that is wrong and what to set.
-    """
-    kind = _kind(services, data)
-    inside = data.platform == AGENT_ONLY
-    source = data.health_source or (HealthSource.INSIDE if inside else HealthSource.OUTSIDE)
-    if kind is GroupKind.SCALE_SET and len(data.name) > GROUP_NAME_LENGTH_MAX:
-        raise invalid(
-            f"name: at most {GROUP_NAME_LENGTH_MAX} characters, since machines are called NAME-N"
-        )
-    _check_health_source(auto_upgrade=data.auto_upgrade, probe=data.probe)
-    return {
-        "name": data.name,
-        "scope": data.scope,
-        "region": data.region,
-        "kind": kind,
-        "capacity": data.capacity,
-        "zones": _zones(data.zones),
-        "update_domains": data.update_domains,
-        "fault_domains": data.fault_domains,
-        "image_name": data.image,
-        "auto_upgrade": int(data.auto_upgrade),
-        "policy": policy_to_json(apply_policy(RollingPolicy(), data.policy)),
-        "platform": data.platform,
-        "probe": _probe(data.probe),
-        "health_source": source,
-        "user_data": data.user_data,
-        "scripts": to_column(data.scripts),
-        "memory_mib": data.memory_mib,
-        "cpus": data.cpus,
-        "network": data.network or "",
-    }
-
-
-def _kind(services: Services, data: GroupNew) -> GroupKind:
-    if data.platform != AGENT_ONLY and data.platform not in services.platforms:
-        known = ", ".join(sorted({*services.platforms, AGENT_ONLY}))
-        raise invalid(f"platform: this server has {known}; there is no {data.platform!r}")
-    if data.platform == AGENT_ONLY:
-        if data.kind is GroupKind.SCALE_SET or data.capacity:
-            raise invalid(
-                "platform agent_only makes no machines: leave `kind` and `capacity` out, and add"
-                " machines with POST /v1/machines"
-            )
-        return data.kind or GroupKind.LOOSE
-    if data.kind not in (None, GroupKind.SCALE_SET):
-        raise invalid(
-            f"kind: on platform {data.platform} only scale_set; for machines that exist already"
-            " use platform agent_only"
-        )
-    return GroupKind.SCALE_SET
-
-
-def _changed_values(connection: Connection, row: Row[Any], data: GroupPatch) -> dict[str, Any]:
-    """The columns that differ from what is there."""
-    given: dict[str, Any] = {}
-    for name in ("capacity", "health_source", "user_data", "memory_mib", "cpus"):
-        value = getattr(data, name)
-        if value is not UNSET:
-            given[name] = value
-    if data.auto_upgrade is not UNSET:
-        given["auto_upgrade"] = int(data.auto_upgrade)
-    if data.zones is not UNSET:
-        given["zones"] = _zones(data.zones)
-    if data.probe is not UNSET:
-        given["probe"] = _probe(data.probe)
-    if data.scripts is not UNSET:
-        given["scripts"] = to_column(data.scripts)
-    if data.policy is not UNSET:
-        given["policy"] = policy_to_json(apply_policy(policy_from_json(row.policy), data.policy))
-    if data.image is not UNSET and data.image != row.image_name:
-        _check_image(connection, data.image)
-        # What baked was a version of the other image.
-        given |= {"image_name": data.image, "baked": ""}
-    if row.platform == AGENT_ONLY and given.get("capacity"):
-        raise invalid("capacity: platform agent_only makes no machines; POST /v1/machines adds one")
-    _check_health_source(
-        auto_upgrade=bool(given.get("auto_upgrade", row.auto_upgrade)),
-        probe=msgspec.json.decode(given.get("probe", row.probe)),
-    )
-    return {name: value for name, value in given.items() if getattr(row, name) != value}
-
-
-def _check_image(connection: Connection, name: str) -> None:
-    if name and images.find(connection, name) is None:
-        raise invalid(f"image: there is no image {name!r}; POST /v1/images makes one")
-
-
-def _check_health_source(*, auto_upgrade: bool, probe: object) -> None:
-    """Source: sheet os-image: automatic upgrades need application health."""
-    if auto_upgrade and not probe:
-        raise invalid(
-            "auto_upgrade needs a health source, or a bad version would go to every machine: set"
-            ' `probe`, e.g. {"protocol": "http", "port": 8080, "path": "/health"}, or set'
-            " auto_upgrade to false"
-        )
-
-
-def _zones(zones: Sequence[str]) -> str:
-    if len(set(zones)) != len(zones):
-        raise invalid("zones: each only once")
-    return msgspec.json.encode(list(zones)).decode()
-
-
-def _probe(probe: Probe | None) -> str:
-    if not probe:
-        return "{}"
-    try:
-        settings = parse_settings(probe)
-    except SettingsError as error:
-        raise invalid(f"probe.{error.field}: {error.detail}") from None
-    return msgspec.json.encode(settings_to_json(settings)).decode()
 
 
 def group_views(connection: Connection, rows: Sequence[Row[Any]]) -> list[GroupView]:
