@@ -27,7 +27,7 @@ FIELDS = (
     "name", "platform", "capacity", "probe", "policy", "scripts", "zones", "image", "selector",
     "max_down", "percent", "opens", "closes", "role", "scope", "expires_in_s", "version",
     "machines", "force", "excluded", "regions", "token", "uuid", "machine", "nonce", "health",
-    "protected",
+    "protected", "scale_in_protected",
 )  # fmt: skip
 TEXTS = (
     "web", "", "a\x00b", "../../etc/passwd", "%00", "'; DROP TABLE groups; --", "x" * 400, "é",

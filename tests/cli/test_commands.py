@@ -224,6 +224,10 @@ def test_machine_calls_go_through_the_gate(logged_in: ScriptedServer) -> None:
     path = "/v1/machines/web-0"
     assert sent(logged_in, "PATCH", path, "machine", "protect", "web-0") == {"protected": True}
     assert sent(logged_in, "PATCH", path, "machine", "unprotect", "web-0") == {"protected": False}
+    kept = {"scale_in_protected": True}
+    assert sent(logged_in, "PATCH", path, "machine", "keep", "web-0") == kept
+    kept = {"scale_in_protected": False}
+    assert sent(logged_in, "PATCH", path, "machine", "unkeep", "web-0") == kept
     assert sent(logged_in, "PATCH", path, "machine", "opt-out", "web-0") == {"opted_out": True}
     assert sent(logged_in, "PATCH", path, "machine", "opt-in", "web-0") == {"opted_out": False}
 

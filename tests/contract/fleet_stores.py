@@ -298,6 +298,7 @@ def machine_row(group: str, machine: Machine, now: datetime) -> dict[str, Any]:
         "health_since": to_us(machine.health_since),
         "powered_off": int(machine.powered_off),
         "protected": int(machine.protected),
+        "scale_in_protected": int(machine.scale_in_protected),
         "opted_out": int(machine.opted_out),
         "phase": machine.phase,
         "skip": int(machine.skip),

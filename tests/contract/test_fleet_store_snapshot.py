@@ -93,6 +93,7 @@ def test_every_field_of_a_group_and_its_machines_comes_back(backend: Backend) ->
         back_at=START + 3 * odd,
         worked_at=START + 4 * odd,
         protected=True,
+        scale_in_protected=True,
         opted_out=True,
         phase=0,
         skip=True,

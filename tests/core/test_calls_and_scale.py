@@ -197,6 +197,31 @@ def test_scale_in_removes_the_ill_then_the_newest_and_never_the_protected() -> N
     assert sorted(story.machines) == ["m_g_0", "m_g_2", "m_g_4"]
 
 
+def test_a_machine_that_stays_in_its_group_is_upgraded_like_any_other() -> None:
+    story = scale_set(0, capacity=5, baked="1.0.0").run(minutes=10)
+    story.change("m_g_4", scale_in_protected=True)
+    resize(story, 4)
+    story.publish("1.0.1")
+    story.run(minutes=60)
+    assert sorted(story.machines) == ["m_g_0", "m_g_1", "m_g_2", "m_g_4"]
+    assert set(story.images().values()) == {"1.0.1"}
+
+
+@pytest.mark.parametrize("flag", ["protected", "scale_in_protected"])
+def test_a_machine_that_is_protected_while_its_removal_waits_stays_and_another_goes(
+    flag: str,
+) -> None:
+    story = scale_set(0, capacity=5, baked="1.0.0").run(minutes=10)
+    story.group = replace(story.group, paused=True)
+    resize(story, 4)
+    story.run(minutes=5)
+    story.change("m_g_4", **{flag: True})
+    story.group = replace(story.group, paused=False)
+    story.rest()
+    story.run(minutes=30)
+    assert sorted(story.machines) == ["m_g_0", "m_g_1", "m_g_2", "m_g_4"]
+
+
 def test_a_machine_that_could_not_be_made_is_removed_and_made_again() -> None:
     story = scale_set(0, capacity=2)
     story.refused[("m_g_0", Verb.CREATE)] = "no_space"

@@ -44,6 +44,20 @@ def test_a_group_is_rolled_at_20_percent_with_one_plan_per_cause(
     assert story.group.baked == "1.0.1"
 
 
+def test_a_policy_that_does_not_govern_automatic_rollouts_leaves_them_the_defaults() -> None:
+    """Source: sheet os-image §2.3, useRollingUpgradePolicy; a person's own goes by the policy."""
+    own = RollingPolicy(
+        max_batch_percent=10,
+        max_unhealthy_percent=30,
+        bake_time=MINUTE,
+        governs_automatic=False,
+    )
+    story = one_version_newer(machines_of(20), policy=own, budgets=(share(50),)).run(minutes=90)
+    assert [len(batch) for batch in story.batches()] == [4] * 5
+    frozen = story.rollout().policy
+    assert (frozen.max_unhealthy_percent, frozen.bake_time) == (20, MINUTE)
+
+
 def test_5000_machines_are_rolled_in_five_batches() -> None:
     story = one_version_newer(machines_of(5_000)).run(minutes=60)
     assert [len(batch) for batch in story.batches()] == [1_000] * 5

@@ -45,6 +45,12 @@ def _mutant(name: str, file: str, old: str, new: str) -> Mutant:
 
 
 MUTANTS = (
+    _mutant(
+        "a scale-in removes a machine that is to stay",
+        "core/scale.py",
+        "    return machine.protected or machine.scale_in_protected\n",
+        "    return machine.protected\n",
+    ),
     Mutant(
         name="a budget allows one more",
         edits=(

@@ -4,6 +4,7 @@ import asyncio
 from datetime import datetime
 from typing import Any
 
+import msgspec
 from litestar import get, patch, post
 from litestar.di import NamedDependency
 from litestar.params import FromPath, JSONBody
@@ -80,6 +81,7 @@ class MachineView(View):
     down: bool
     in_work: bool
     protected: bool
+    scale_in_protected: bool
     opted_out: bool
     phase: int | None
     skip: bool
@@ -91,7 +93,11 @@ class MachineView(View):
 
 
 class MachinePatch(Body):
+    """`protected`: no rollout takes it and no scale-in removes it; `scale_in_protected`: only the
+    second; `opted_out`: only the first."""
+
     protected: bool | None = None
+    scale_in_protected: bool | None = None
     opted_out: bool | None = None
 
 
@@ -255,9 +261,7 @@ def change_machine(
     now = services.clock.now()
     with services.database.write() as connection:
         row = find_machine(connection, machine, actor)
-        machines.change_flags(
-            connection, row.id, protected=data.protected, opted_out=data.opted_out
-        )
+        machines.change_flags(connection, row.id, msgspec.structs.asdict(data))
         groups.change(connection, row.group_id, {}, now=now)
         view = machine_view(find_machine(connection, row.id, actor))
     services.store.announce(row.group_id)
@@ -425,6 +429,7 @@ def machine_view(row: Row[Any]) -> MachineView:
         down=bool(row.down),
         in_work=bool(row.in_work),
         protected=bool(row.protected),
+        scale_in_protected=bool(row.scale_in_protected),
         opted_out=bool(row.opted_out),
         phase=row.phase,
         skip=bool(row.skip),

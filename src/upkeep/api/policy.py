@@ -34,6 +34,7 @@ class PolicyPatch(Body):
     auto_rollback: bool | UnsetType = UNSET
     rollback_on_breach: bool | UnsetType = UNSET
     max_surge: bool | UnsetType = UNSET
+    governs_automatic: bool | UnsetType = UNSET
 
 
 class PolicyView(View):
@@ -50,6 +51,7 @@ class PolicyView(View):
     auto_rollback: bool
     rollback_on_breach: bool
     max_surge: bool
+    governs_automatic: bool
 
 
 def apply_policy(policy: RollingPolicy, patch: PolicyPatch) -> RollingPolicy:

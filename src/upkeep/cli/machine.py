@@ -184,6 +184,21 @@ def protect(name: Name, as_json: Json = False) -> None:
     _change(name, {"protected": True}, f"{name} is protected.", as_json=as_json)
 
 
+@app.command("keep")
+def keep(name: Name, as_json: Json = False) -> None:
+    """Never remove a machine because its group shrinks; rollouts still take it."""
+    _change(name, {"scale_in_protected": True}, f"{name} stays in its group.", as_json=as_json)
+
+
+@app.command("unkeep")
+def unkeep(name: Name, as_json: Json = False) -> None:
+    """Let a shrinking group remove the machine again."""
+    _change(
+        name, {"scale_in_protected": False}, f"{name} may go when its group shrinks.",
+        as_json=as_json,
+    )  # fmt: skip
+
+
 @app.command("unprotect")
 def unprotect(name: Name, as_json: Json = False) -> None:
     """End the protection."""

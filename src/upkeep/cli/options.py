@@ -213,6 +213,12 @@ POLICY_OPTIONS = (
         form="flag",
         help="Make new machines first and delete as many old ones after.",
     ),
+    OptionRow(
+        key="governs_automatic",
+        form="flag",
+        help="Let the policy hold for rollouts that begin by themselves; without it they go by the"
+        " defaults.",
+    ),
 )
 
 GROUP_OPTIONS = (*MODEL_OPTIONS, *PROBE_OPTIONS, *POLICY_OPTIONS)

@@ -81,6 +81,8 @@ class Machine:
         back_at: when it was last reached again after that; None while it is away.
         worked_at: when the last work on it ended; failures within bake time belong to it.
         phase: rolling phase that the application reported; None goes last.
+        protected: no rollout takes it and no scale-in removes it; a person's own calls reach it.
+        scale_in_protected: no scale-in removes it; rollouts take it like any other.
         skip: the application asked to be left out of the next rollout.
     """
 
@@ -101,6 +103,7 @@ class Machine:
     back_at: datetime | None = None
     worked_at: datetime | None = None
     protected: bool = False
+    scale_in_protected: bool = False
     opted_out: bool = False
     phase: int | None = None
     skip: bool = False
@@ -123,6 +126,8 @@ class RollingPolicy:
         auto_rollback: put a failed machine back on its previous OS disk.
         rollback_on_breach: when the version is found guilty, take every upgraded machine back.
         max_surge: make new machines first and delete as many old ones after (see surge.py).
+        governs_automatic: it holds for rollouts that begin by themselves, too; without it those
+            go by the defaults of the percentages, the pause, the order and the surge.
     """
 
     max_batch_percent: int = 20
@@ -138,6 +143,7 @@ class RollingPolicy:
     auto_rollback: bool = True
     rollback_on_breach: bool = True
     max_surge: bool = False
+    governs_automatic: bool = True
 
 
 class GroupKind(StrEnum):

@@ -79,6 +79,26 @@ def policy_errors(policy: RollingPolicy) -> list[str]:
     return errors
 
 
+def platform_policy(policy: RollingPolicy) -> RollingPolicy:
+    """What a rollout that begins by itself goes by where the group's own policy does not govern it:
+    the defaults, with the group's own times.
+
+    Source: sheet os-image §2.3, `useRollingUpgradePolicy`.
+    """
+    default = RollingPolicy()
+    return replace(
+        policy,
+        max_batch_percent=default.max_batch_percent,
+        max_unhealthy_percent=default.max_unhealthy_percent,
+        max_unhealthy_upgraded_percent=default.max_unhealthy_upgraded_percent,
+        pause_between_batches=default.pause_between_batches,
+        cross_zone=default.cross_zone,
+        prioritize_unhealthy=default.prioritize_unhealthy,
+        rollback_on_breach=default.rollback_on_breach,
+        max_surge=default.max_surge,
+    )
+
+
 def batch_size(percent: int, *, size: int) -> int:
     """Machines upgraded together: rounded down, never below one.
 

@@ -83,7 +83,8 @@ def _open_tasks(draft: Draft, system: System) -> list[Task]:
 
 
 def _keep_who_is_wanted_again(draft: Draft, surplus: int) -> None:
-    """Removals that still wait (for a budget, say) when the capacity was raised are dropped."""
+    """Removals that still wait (for a budget, say) are dropped when the capacity was raised, or
+    when somebody has protected the machine since: another goes in its place."""
     waiting = [
         task
         for task in _open_tasks(draft, System.SCALE)
@@ -91,7 +92,11 @@ def _keep_who_is_wanted_again(draft: Draft, surplus: int) -> None:
         and task.state is TaskState.HELD
         and draft.machines[task.machine].lifecycle is Lifecycle.PRESENT
     ]
-    for task in waiting[surplus:]:
+    spared = [task for task in waiting if _is_spared(draft.machines[task.machine])]
+    for task in spared:
+        draft.move(task, Signal.CANCEL, detail="it is protected now")
+        draft.wake_at(draft.now + SOON)
+    for task in [task for task in waiting if task not in spared][surplus:]:
         draft.move(task, Signal.CANCEL, detail="the capacity has room for it again")
         draft.wake_at(draft.now + SOON)
 
@@ -130,9 +135,13 @@ _GONE = frozenset({Lifecycle.DELETING, Lifecycle.DELETED})
 
 def _surplus(live: list[Machine], count: int) -> list[Machine]:
     """Whom to remove: ill machines first, then the newest; protected ones never."""
-    removable = [m for m in live if not m.protected]
+    removable = [m for m in live if not _is_spared(m)]
     removable.sort(key=lambda m: (m.health is Health.HEALTHY, _newest_first(m.id)))
     return sorted(removable[:count], key=lambda m: m.id)
+
+
+def _is_spared(machine: Machine) -> bool:
+    return machine.protected or machine.scale_in_protected
 
 
 def _newest_first(machine: MachineId) -> int:

@@ -17,6 +17,7 @@ from upkeep.core.model import (
     StartedBy,
     System,
     Task,
+    Verb,
 )
 from upkeep.core.snapshot import Action, Interval
 from upkeep.core.task import TERMINAL, TaskState
@@ -66,6 +67,7 @@ class StartChecker(BlindChecker):
             before_of[(task.rollout, task.machine)] = before
             if before in (None, TaskState.HELD) and task.state in OURS:
                 self._announced_at[(task.rollout, task.machine)] = commit.now
+                self._spared(task)
             if task.state is TaskState.DRAINING:
                 self._drained_at[(task.rollout, task.machine)] = commit.now
         for rollout in commit.plan.rollouts:
@@ -78,6 +80,16 @@ class StartChecker(BlindChecker):
             if task.state is TaskState.ROLLING_BACK and before is not TaskState.DONE:
                 continue
             self._start(commit, action, task)
+
+    def _spared(self, task: Task) -> None:
+        """A scale-in removes nobody who is protected; who has left the group is on the way out."""
+        rollout = self.facts.rollouts[task.rollout]
+        if rollout.system is not System.SCALE or rollout.verb is not Verb.DELETE:
+            return
+        machine = self.facts.store.groups[rollout.group].machines[task.machine]
+        is_spared = machine.protected or machine.scale_in_protected
+        if is_spared and machine.lifecycle is Lifecycle.PRESENT:
+            raise RuleBroken("SPARED", f"{rollout.id} removes {task.machine}, which is protected")
 
     def _rollout(self, rollout: Rollout) -> None:
         key = (str(rollout.group), rollout.target)

@@ -244,6 +244,7 @@ def _machine(draws: random.Random, group: Group, ordinal: int, hosts: int) -> Ma
         health_since=moment(0),
         protected=draws.random() < 0.01,
         opted_out=draws.random() < 0.01,
+        scale_in_protected=draws.random() < 0.02,
     )
 
 
@@ -262,6 +263,7 @@ def _policy(draws: random.Random) -> RollingPolicy:
         prioritize_unhealthy=draws.random() < 0.7,
         auto_rollback=draws.random() < 0.85,
         rollback_on_breach=draws.random() < 0.75,
+        governs_automatic=draws.random() < 0.9,
     )
     assert not policy_errors(policy), policy_errors(policy)
     return policy

@@ -68,25 +68,33 @@ class Person:
         kernel.at(3_600, self._look_at_clocks)
 
     def committed(self, commit: Commit) -> None:
-        """People see a rollout that has just begun."""
+        """People see a rollout or a scale-in that has just begun."""
         begun = [task for task, before in commit.moved if before is None]
-        if not self._spared or len(begun) < 2 or self._wary.random() < 0.7:
+        if not self._spared or not begun:
             return
-        if self._facts.rollouts[begun[0].rollout].system is not System.OS_IMAGE:
+        rollout = self._facts.rollouts[begun[0].rollout]
+        if rollout.system is System.OS_IMAGE and len(begun) > 1:
+            flag = "protected"
+        elif rollout.system is System.SCALE and rollout.verb is Verb.DELETE:
+            flag = "scale_in_protected"
+        else:
+            return
+        if self._wary.random() < 0.7:
             return
         self._spared -= 1
         machine = self._wary.choice(begun).machine
-        self._kernel.after(self._wary.uniform(0, 60), lambda: self._spare(machine))
+        self._kernel.after(self._wary.uniform(0, 60), lambda: self._spare(machine, flag))
 
-    def _spare(self, machine: MachineId) -> None:
+    def _spare(self, machine: MachineId, flag: str) -> None:
         if self._is_present(machine):
-            self._kernel.tell(f"person: {machine} is to be left alone for a while")
-            self._operator.change_machine(machine, now=self._now(), protected=True)
-            self._kernel.after(self._wary.uniform(0.1, 2) * DAY, lambda: self._release(machine))
+            self._kernel.tell(f"person: {machine} is {flag} for a while")
+            self._operator.change_machine(machine, now=self._now(), **{flag: True})
+            wait_s = self._wary.uniform(0.1, 2) * DAY
+            self._kernel.after(wait_s, lambda: self._release(machine, flag))
 
-    def _release(self, machine: MachineId) -> None:
+    def _release(self, machine: MachineId, flag: str) -> None:
         if self._is_present(machine):
-            self._operator.change_machine(machine, now=self._now(), protected=False)
+            self._operator.change_machine(machine, now=self._now(), **{flag: False})
 
     def _is_present(self, machine: MachineId) -> bool:
         group = self._store.group_of.get(machine)
@@ -205,6 +213,10 @@ class Person:
         if row.group.kind is GroupKind.SCALE_SET:
             capacity = max(1, row.group.capacity + self._draws.choice((-3, -1, 1, 2, 5)))
             self._kernel.tell(f"person: {group} shall have {capacity} machines")
+            if capacity < row.group.capacity and self._wary.random() < 0.5:
+                # The newest would go first; somebody still needs it.
+                newest = max(row.machines.values(), key=lambda m: (len(m.id), m.id)).id
+                self._operator.change_machine(newest, now=self._now(), scale_in_protected=True)
             self._operator.change_group(group, now=self._now(), capacity=capacity)
 
     def _protect(self, group: GroupId) -> None:

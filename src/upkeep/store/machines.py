@@ -1,5 +1,6 @@
 """Machines as operators see and change them."""
 
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
@@ -111,14 +112,9 @@ def add_existing(
     return True
 
 
-def change_flags(
-    connection: Connection, machine_id: str, *, protected: bool | None, opted_out: bool | None
-) -> None:
-    values = {
-        name: int(value)
-        for name, value in (("protected", protected), ("opted_out", opted_out))
-        if value is not None
-    }
+def change_flags(connection: Connection, machine_id: str, flags: Mapping[str, bool | None]) -> None:
+    """`protected`, `scale_in_protected`, `opted_out`; None leaves one as it is."""
+    values = {name: int(value) for name, value in flags.items() if value is not None}
     if values:
         connection.execute(update(t.machines).where(t.machines.c.id == machine_id).values(values))
 

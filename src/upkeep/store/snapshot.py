@@ -149,6 +149,7 @@ def machine_from(row: Row[Any]) -> Machine:
         back_at=from_us_or_none(row.back_at),
         worked_at=from_us_or_none(row.worked_at),
         protected=bool(row.protected),
+        scale_in_protected=bool(row.scale_in_protected),
         opted_out=bool(row.opted_out),
         phase=row.phase,
         skip=bool(row.skip),

@@ -105,6 +105,7 @@ machines = Table(
     _moment("back_at"),
     _moment("worked_at"),
     Column("protected", Integer, nullable=False, server_default="0"),
+    Column("scale_in_protected", Integer, nullable=False, server_default="0"),
     Column("opted_out", Integer, nullable=False, server_default="0"),
     Column("phase", Integer),
     Column("skip", Integer, nullable=False, server_default="0"),
@@ -321,6 +322,14 @@ blackouts = Table(
     _moment("closes", nullable=False),
 )
 
+# What Azure's clients wrote of a thing and no column holds, under the thing's own key.
+arm_documents = Table(
+    "arm_documents",
+    metadata,
+    Column("key", String, primary_key=True),
+    Column("document", Text, nullable=False),
+)
+
 story = Table(
     "story",
     metadata,
@@ -415,6 +424,7 @@ settings = Table(
 __all__ = [
     "actions",
     "agents",
+    "arm_documents",
     "audit",
     "blackouts",
     "budgets",

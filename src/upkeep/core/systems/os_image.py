@@ -32,7 +32,7 @@ from upkeep.core.model import (
     Verb,
 )
 from upkeep.core.refusals import UNREACHABLE, Refusal, refusal_by_owner
-from upkeep.core.rolling import open_batch, still_on_target, stop_rollout
+from upkeep.core.rolling import open_batch, platform_policy, still_on_target, stop_rollout
 from upkeep.core.snapshot import OperatorCall
 from upkeep.core.task import TERMINAL, TaskState
 from upkeep.core.version import is_older, is_usable, latest
@@ -172,6 +172,8 @@ def begin(
     policy = draft.group.policy
     if started_by is StartedBy.USER:
         policy = replace(policy, auto_rollback=False, rollback_on_breach=False)
+    elif not policy.governs_automatic:
+        policy = platform_policy(policy)
     rollout = draft.begin_rollout(
         System.OS_IMAGE,
         Verb.REPLACE_OS_DISK,
