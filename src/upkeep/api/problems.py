@@ -109,6 +109,11 @@ def invalid(detail: str) -> InputError:
     return InputError(K.INVALID, detail)
 
 
+def bad_request(detail: str) -> InputError:
+    """What the request says does not fit together."""
+    return InputError(K.BAD_REQUEST, detail)
+
+
 def not_found(detail: str) -> InputError:
     return InputError(K.NOT_FOUND, detail)
 

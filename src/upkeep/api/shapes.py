@@ -104,6 +104,10 @@ def is_name(text: str) -> bool:
     return re.fullmatch(r"[a-z0-9][a-z0-9._-]{0,62}", text) is not None
 
 
+def is_label(text: str) -> bool:
+    return re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9 ._:@/-]{0,99}", text) is not None
+
+
 def find_group(connection: Connection, name: str, actor: Actor) -> Row[Any]:
     """The group of a path or a body.
 

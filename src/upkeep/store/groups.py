@@ -252,6 +252,7 @@ def remove_if_empty(connection: Connection, group_id: str, *, now: datetime) -> 
     connection.execute(delete(t.enrol_tokens).where(t.enrol_tokens.c.machine_id.in_(of_group)))
     connection.execute(delete(t.budgets).where(t.budgets.c.group_id == group_id))
     connection.execute(delete(t.holds).where(t.holds.c.group_id == group_id))
+    connection.execute(delete(t.arm_documents).where(t.arm_documents.c.key == group_id))
     # No name that a person can give has a space in it.
     connection.execute(
         update(t.machines)
@@ -264,6 +265,14 @@ def remove_if_empty(connection: Connection, group_id: str, *, now: datetime) -> 
         .values(deleted_at=to_us(now), wake_at=None, name=f"{group.name} {group_id}")
     )
     return True
+
+
+def is_removed(connection: Connection, group_id: str, *, scope: str) -> bool | None:
+    """Whether the group's removal has ended; None if there never was such a group."""
+    row = connection.execute(
+        select(t.groups.c.deleted_at).where(t.groups.c.id == group_id, in_scope(scope))
+    ).first()
+    return None if row is None else row.deleted_at is not None
 
 
 def awaiting_removal(connection: Connection) -> list[str]:

@@ -9,7 +9,17 @@ from urllib.parse import parse_qsl
 
 import msgspec
 
-from upkeep.api.arm import instances, operations, power, rolling_upgrades, scale_sets, scopes
+from upkeep.api.arm import (
+    instances,
+    operations,
+    power,
+    providers,
+    resource_groups,
+    rolling_upgrades,
+    scale_sets,
+    scopes,
+    set_changes,
+)
 from upkeep.api.arm.errors import error_reply
 from upkeep.api.arm.login import Login, endpoints, openid
 from upkeep.api.arm.route import ArmReply, ArmRequest, Route, RouteTable, reads
@@ -41,13 +51,22 @@ def _routes(login: Login) -> tuple[Route, ...]:
         ("GET", "/subscriptions", READ, reads(scopes.list_subscriptions)),
         ("GET", "/tenants", READ, reads(scopes.list_tenants)),
         ("GET", _SUB, READ, reads(scopes.show_subscription)),
-        ("GET", f"{_SUB}/resourceGroups", READ, reads(scopes.list_resource_groups)),
-        ("GET", _RG, READ, reads(scopes.show_resource_group)),
+        ("GET", f"{_SUB}/resourceGroups", READ, reads(resource_groups.show_list)),
+        ("GET", _RG, READ, reads(resource_groups.show)),
+        ("HEAD", _RG, READ, reads(resource_groups.exists)),
+        ("PUT", _RG, OPERATE, resource_groups.put),
+        ("DELETE", _RG, OPERATE, resource_groups.delete),
+        ("GET", f"{_SUB}/providers", READ, reads(providers.show_list)),
+        ("GET", f"{_SUB}/providers/{{provider}}", READ, reads(providers.show)),
+        ("POST", f"{_SUB}/providers/{{provider}}/register", READ, reads(providers.show)),
         ("GET", f"{_SUB}/{SETS}", READ, reads(scale_sets.show_list)),
         ("GET", f"{_LOCATION}/virtualMachineScaleSets", READ, reads(scale_sets.show_list)),
         ("GET", f"{_LOCATION}/operations/{{operation}}", READ, reads(operations.show)),
         ("GET", f"{_RG}/{SETS}", READ, reads(scale_sets.show_list)),
         ("GET", _SET, READ, reads(scale_sets.show)),
+        ("PUT", _SET, OPERATE, set_changes.put),
+        ("PATCH", _SET, OPERATE, set_changes.patch),
+        ("DELETE", _SET, OPERATE, set_changes.delete),
         ("GET", f"{_SET}/instanceView", READ, reads(scale_sets.show_view)),
         ("GET", f"{_SET}/virtualMachines", READ, reads(instances.show_list)),
         ("GET", _INSTANCE, READ, reads(instances.show)),

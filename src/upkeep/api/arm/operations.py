@@ -15,12 +15,13 @@ from upkeep.api.arm.route import ArmReply, ArmRequest, link
 from upkeep.api.arm.scopes import COMPUTE, check_subscription
 from upkeep.api.problems import not_found
 from upkeep.core.model import RolloutCode, RolloutState
-from upkeep.store import rollouts
+from upkeep.store import groups, rollouts
 from upkeep.store.database import from_us, from_us_or_none
 
 # Without it clients wait 30 s between two looks.
 RETRY_AFTER_S = 1
 CANCEL = "cancel-"
+REMOVAL = "delete-"
 _ID = re.compile(r"[a-z0-9_]{1,100}")
 
 
@@ -41,10 +42,17 @@ def accepted(request: ArmRequest, rollout: str, *, is_cancel: bool = False) -> A
     )
 
 
+def accepted_removal(request: ArmRequest, group: str) -> ArmReply:
+    """202 for a set that is being deleted: the operation is the group itself."""
+    return accepted(request, f"{REMOVAL}{group}")
+
+
 def show(connection: Connection, request: ArmRequest) -> ArmReply:
     """How far it is; with `monitor` the answer that the first request would have had."""
     check_subscription(connection, request)
     name = request.params["operation"]
+    if name.startswith(REMOVAL):
+        return _show_removal(connection, request, name)
     rollout, is_cancel = name.removeprefix(CANCEL), name.startswith(CANCEL)
     row = None
     if _ID.fullmatch(rollout):
@@ -63,6 +71,20 @@ def show(connection: Connection, request: ArmRequest) -> ArmReply:
         body["endTime"] = ended.isoformat()
     if code:
         body |= error_body(code, message)
+    return ArmReply(body=body, headers={"Retry-After": str(RETRY_AFTER_S)})
+
+
+def _show_removal(connection: Connection, request: ArmRequest, name: str) -> ArmReply:
+    group = name.removeprefix(REMOVAL)
+    is_removed = None
+    if _ID.fullmatch(group):
+        is_removed = groups.is_removed(connection, group, scope=request.actor.scope)
+    if is_removed is None:
+        raise not_found(f"there is no operation {name[:60]!r}")
+    status = "Succeeded" if is_removed else "InProgress"
+    if "monitor" in request.query:
+        return _monitored(request, status, "", "")
+    body = {"name": name, "status": status}
     return ArmReply(body=body, headers={"Retry-After": str(RETRY_AFTER_S)})
 
 

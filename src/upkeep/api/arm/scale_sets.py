@@ -1,5 +1,7 @@
 """Scale sets: a group of machines that upkeep makes, as Azure writes it.
 
+What is shown is the document that a client wrote (`store/arm_documents.py`) under what the columns
+say; a set that the native API made has no document and reads as well.
 Source: sheet os-image §2.3 (policy), §9.1 (routes), §9.3 (views).
 """
 
@@ -10,13 +12,28 @@ from typing import Any
 import msgspec
 from sqlalchemy import Connection, Row
 
+from upkeep.api.arm import extensions
+from upkeep.api.arm.documents import Document, field, merged
 from upkeep.api.arm.route import PAGE, ArmReply, ArmRequest, page_reply
 from upkeep.api.arm.scopes import COMPUTE, check_subscription, find_set, group_place, set_id
+from upkeep.api.arm.set_model import NOTICE, is_size_of_ours
 from upkeep.api.shapes import text_cursor
 from upkeep.core.model import GroupKind, Lifecycle, RollingPolicy
-from upkeep.store import groups
+from upkeep.store import arm_documents, groups
 from upkeep.store.database import from_us
 from upkeep.store.policies import policy_from_json
+
+# What a set says where its client has said nothing.
+_DEFAULTS: Document = {
+    "sku": {"tier": "Standard"},
+    "properties": {
+        "orchestrationMode": "Uniform",
+        "singlePlacementGroup": False,
+        "overprovision": False,
+        # A changed model reaches a machine when its OS disk is replaced next.
+        "upgradePolicy": {"mode": "Manual"},
+    },
+}
 
 # What a machine's lifecycle is called while its provisioning has not succeeded.
 _PROVISIONING = {Lifecycle.CREATING: "Creating", Lifecycle.DELETING: "Deleting"}
@@ -24,7 +41,7 @@ _PROVISIONING = {Lifecycle.CREATING: "Creating", Lifecycle.DELETING: "Deleting"}
 
 def show(connection: Connection, request: ArmRequest) -> ArmReply:
     row = find_set(connection, request)
-    return ArmReply(body=scale_set(request, row, groups.counts(connection, [row.id])))
+    return ArmReply(body=show_one(connection, request, row))
 
 
 def show_list(connection: Connection, request: ArmRequest) -> ArmReply:
@@ -40,7 +57,8 @@ def show_list(connection: Connection, request: ArmRequest) -> ArmReply:
     counted: dict[str, list[Row[Any]]] = {row.id: [] for row in wanted}
     for count in groups.counts(connection, list(counted)):
         counted[count.group_id].append(count)
-    sets = [scale_set(request, row, counted[row.id]) for row in wanted]
+    kept = arm_documents.read(connection, list(counted))
+    sets = [scale_set(request, row, counted[row.id], kept.get(row.id, {})) for row in wanted]
     return page_reply(request, sets, after=rows[-1].name if more else None)
 
 
@@ -59,46 +77,68 @@ def _is_wanted(request: ArmRequest, row: Row[Any]) -> bool:
     return (
         row.kind == GroupKind.SCALE_SET
         and (group is None or row.scope.casefold() == group.casefold())
-        and (location is None or row.region.casefold() == location.casefold())
+        and (location is None or is_same_location(row.region, location))
     )
 
 
-def scale_set(request: ArmRequest, row: Row[Any], counts: Sequence[Row[Any]]) -> dict[str, Any]:
+def is_same_location(one: str, other: str) -> bool:
+    """Azure writes `West Europe` and `westeurope` for one place."""
+    return one.replace(" ", "").casefold() == other.replace(" ", "").casefold()
+
+
+def show_one(connection: Connection, request: ArmRequest, row: Row[Any]) -> Document:
+    kept = arm_documents.read(connection, [row.id]).get(row.id, {})
+    return scale_set(request, row, groups.counts(connection, [row.id]), kept)
+
+
+def scale_set(
+    request: ArmRequest, row: Row[Any], counts: Sequence[Row[Any]], kept: Document
+) -> Document:
     policy = policy_from_json(row.policy)
-    zones = msgspec.json.decode(row.zones)
-    document: dict[str, Any] = {
+    profile: Document = {
+        "extensionProfile": {
+            "extensions": extensions.shown(
+                field(
+                    kept, "properties", "virtualMachineProfile", "extensionProfile", "extensions"
+                ),
+                msgspec.json.decode(row.probe),
+                msgspec.json.decode(row.scripts),
+            )
+        },
+    }
+    if row.image_name:
+        profile["storageProfile"] = {"imageReference": image_reference(request, row)}
+    if policy.notice == NOTICE:
+        notice = {"enable": True, "notBeforeTimeout": duration(NOTICE)}
+        profile["scheduledEventsProfile"] = {"osImageNotificationProfile": notice}
+    live: Document = {
         "id": set_id(request, row),
         "name": row.name,
         "type": "Microsoft.Compute/virtualMachineScaleSets",
         "location": row.region,
-        "sku": {"name": _size(row), "tier": "Standard", "capacity": row.capacity},
+        "sku": {"capacity": row.capacity},
         "properties": {
             "provisioningState": _provisioning(row, counts),
             "uniqueId": row.id,
             "timeCreated": from_us(row.created_at).isoformat(),
-            "orchestrationMode": "Uniform",
-            "singlePlacementGroup": False,
-            "overprovision": False,
             "platformFaultDomainCount": row.fault_domains,
             "upgradePolicy": {
-                # A changed model reaches a machine when its OS disk is replaced next.
-                "mode": "Manual",
                 "rollingUpgradePolicy": rolling_policy(policy),
                 "automaticOSUpgradePolicy": {
                     "enableAutomaticOSUpgrade": bool(row.auto_upgrade),
                     "disableAutomaticRollback": not policy.auto_rollback,
-                    "useRollingUpgradePolicy": True,
+                    "useRollingUpgradePolicy": policy.governs_automatic,
                 },
             },
-            "virtualMachineProfile": {
-                "storageProfile": {"imageReference": image_reference(request, row)},
-                "extensionProfile": {"extensions": _health_extension(row)},
-            },
+            "virtualMachineProfile": profile,
         },
     }
-    if zones:
-        document["zones"] = zones
-    return document
+    if zones := msgspec.json.decode(row.zones):
+        live["zones"] = zones
+    size = field(kept, "sku", "name")
+    if size is None or is_size_of_ours(size):
+        live["sku"]["name"] = f"Upkeep_{row.cpus}cpu_{row.memory_mib}mib"
+    return merged(merged(_DEFAULTS, kept), live)
 
 
 def rolling_policy(policy: RollingPolicy) -> dict[str, Any]:
@@ -132,43 +172,12 @@ def image_reference(request: ArmRequest, row: Row[Any], version: str = "") -> di
     return reference
 
 
-def _size(row: Row[Any]) -> str:
-    """Azure has a name for each size; ours says what it is."""
-    return f"Upkeep_{row.cpus}cpu_{row.memory_mib}mib"
-
-
 def _provisioning(row: Row[Any], counts: Sequence[Row[Any]]) -> str:
     if row.delete_requested_at is not None:
         return "Deleting"
     there = sum(count.machines for count in counts if count.lifecycle != Lifecycle.DELETING)
     is_making = any(count.lifecycle == Lifecycle.CREATING for count in counts)
     return "Updating" if is_making or there != row.capacity else "Succeeded"
-
-
-def _health_extension(row: Row[Any]) -> list[dict[str, Any]]:
-    """The health source as the extension that Azure would have for it.  Source: sheet §6.1."""
-    probe = msgspec.json.decode(row.probe)
-    if not probe:
-        return []
-    settings: dict[str, Any] = {"protocol": probe["protocol"], "port": probe.get("port")}
-    if "path" in probe:
-        settings["requestPath"] = probe["path"]
-    for theirs, ours in (("intervalInSeconds", "interval_s"), ("gracePeriod", "grace_period_s"),
-                         ("numberOfProbes", "number_of_probes")):  # fmt: skip
-        if ours in probe:
-            settings[theirs] = probe[ours]
-    return [
-        {
-            "name": "HealthExtension",
-            "properties": {
-                "publisher": "Microsoft.ManagedServices",
-                "type": "ApplicationHealthLinux",
-                "typeHandlerVersion": "2.0" if probe.get("rich") else "1.0",
-                "autoUpgradeMinorVersion": True,
-                "settings": settings,
-            },
-        }
-    ]
 
 
 def _view(counts: Sequence[Row[Any]]) -> dict[str, Any]:

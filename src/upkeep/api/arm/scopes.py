@@ -36,6 +36,17 @@ def check_subscription(connection: Connection, request: ArmRequest) -> Directory
     return found
 
 
+def seek_set(connection: Connection, request: ArmRequest) -> Row[Any] | None:
+    """The group of a path that names a scale set; None also if it is out of the token's scope."""
+    name, scope = request.params["set"], request.params["group"]
+    row = None
+    if is_name(name.lower()):
+        row = groups.find(connection, name.lower(), scope=request.actor.scope)
+    if row is None or row.kind != GroupKind.SCALE_SET or row.scope.casefold() != scope.casefold():
+        return None
+    return row
+
+
 def find_set(connection: Connection, request: ArmRequest) -> Row[Any]:
     """The group of a path that names a scale set.
 
@@ -43,13 +54,18 @@ def find_set(connection: Connection, request: ArmRequest) -> Row[Any]:
         InputError: NOT_FOUND, also where it is outside of the token's scope.
     """
     check_subscription(connection, request)
-    name, scope = request.params["set"], request.params["group"]
-    row = None
-    if is_name(name.lower()):
-        row = groups.find(connection, name.lower(), scope=request.actor.scope)
-    if row is None or row.kind != GroupKind.SCALE_SET or row.scope.casefold() != scope.casefold():
+    row = seek_set(connection, request)
+    if row is None:
+        name, scope = request.params["set"], request.params["group"]
         raise not_found(f"there is no scale set {name[:80]!r} in resource group {scope[:80]!r}")
     return row
+
+
+def scopes_in_use(connection: Connection, actor: Actor) -> list[str]:
+    """Scopes that a group is in, of those that the token may see."""
+    scope = t.groups.c.scope
+    query = select(scope).where(groups.in_scope(actor.scope), t.groups.c.deleted_at.is_(None))
+    return list(connection.execute(query.distinct().order_by(scope)).scalars())
 
 
 def group_place(request: ArmRequest, row: Row[Any]) -> str:
@@ -76,27 +92,6 @@ def list_tenants(connection: Connection, request: ArmRequest) -> ArmReply:
     )
 
 
-def list_resource_groups(connection: Connection, request: ArmRequest) -> ArmReply:
-    found = check_subscription(connection, request)
-    scopes = _scopes(connection, request.actor)
-    return ArmReply(body={"value": [_group(found, scope) for scope in scopes]})
-
-
-def show_resource_group(connection: Connection, request: ArmRequest) -> ArmReply:
-    wanted = request.params["group"]
-    found = check_subscription(connection, request)
-    for scope in _scopes(connection, request.actor):
-        if scope.casefold() == wanted.casefold():
-            return ArmReply(body=_group(found, scope))
-    raise not_found(f"there is no resource group {wanted[:80]!r}: no group has such a scope")
-
-
-def _scopes(connection: Connection, actor: Actor) -> list[str]:
-    scope = t.groups.c.scope
-    query = select(scope).where(groups.in_scope(actor.scope), t.groups.c.deleted_at.is_(None))
-    return list(connection.execute(query.distinct().order_by(scope)).scalars())
-
-
 def _subscription(found: Directory) -> dict[str, Any]:
     return {
         "id": f"/subscriptions/{found.subscription}",
@@ -106,14 +101,4 @@ def _subscription(found: Directory) -> dict[str, Any]:
         "state": "Enabled",
         "subscriptionPolicies": {},
         "authorizationSource": "RoleBased",
-    }
-
-
-def _group(found: Directory, scope: str) -> dict[str, Any]:
-    return {
-        "id": f"/subscriptions/{found.subscription}/resourceGroups/{scope}",
-        "name": scope,
-        "type": "Microsoft.Resources/resourceGroups",
-        "location": "local",
-        "properties": {"provisioningState": "Succeeded"},
     }

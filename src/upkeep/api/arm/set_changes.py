@@ -1,0 +1,176 @@
+"""Scale sets: created, changed, deleted.
+
+PUT and PATCH are one act: what was sent is laid over what we show, and whatever then differs is
+asked of the group.  What is absent stays, also in a PUT: `az vmss update` leaves most of it out.
+Source: sheet os-image §9.1, §2.2.
+"""
+
+import asyncio
+import base64
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any, TypeVar
+
+import msgspec
+from sqlalchemy import Connection, Row
+
+from upkeep.api import group_changes
+from upkeep.api.arm import set_model
+from upkeep.api.arm.documents import Document, checked, field, merged, without_secrets
+from upkeep.api.arm.operations import accepted_removal
+from upkeep.api.arm.resource_groups import scope_of
+from upkeep.api.arm.route import ArmReply, ArmRequest
+from upkeep.api.arm.scale_sets import is_same_location, show_one
+from upkeep.api.arm.scopes import check_subscription, find_set, seek_set
+from upkeep.api.errors import invalid_body
+from upkeep.api.group_changes import GroupNew, GroupPatch
+from upkeep.api.problems import InputError, conflict, invalid
+from upkeep.api.services import Services
+from upkeep.api.shapes import is_name
+from upkeep.core.model import GroupKind
+from upkeep.ports import AGENT_ONLY
+from upkeep.store import arm_documents, groups
+
+# On a server with several hypervisors this tag says which one makes the machines.
+PLATFORM_TAG = "upkeep-platform"
+
+T = TypeVar("T")
+
+
+async def put(request: ArmRequest) -> ArmReply:
+    """201 with a new set, 200 with a changed one; clients then follow its provisioningState."""
+
+    def write(connection: Connection, now: datetime) -> tuple[Row[Any], ArmReply]:
+        check_subscription(connection, request)
+        body = checked(request.body)
+        row = seek_set(connection, request)
+        if row is None:
+            row, status = _create(connection, request, body, now), 201
+        else:
+            row, status = _change(connection, request, row, body, now), 200
+        return row, ArmReply(status=status, body=show_one(connection, request, row))
+
+    return await _written(request, write)
+
+
+async def patch(request: ArmRequest) -> ArmReply:
+    def write(connection: Connection, now: datetime) -> tuple[Row[Any], ArmReply]:
+        row = find_set(connection, request)
+        row = _change(connection, request, row, checked(request.body or {}), now)
+        return row, ArmReply(body=show_one(connection, request, row))
+
+    return await _written(request, write)
+
+
+async def delete(request: ArmRequest) -> ArmReply:
+    """The set with its machines; a running roll is cancelled first.  204: it was not there."""
+
+    def write(connection: Connection, now: datetime) -> tuple[Row[Any] | None, ArmReply]:
+        check_subscription(connection, request)
+        row = seek_set(connection, request)
+        if row is None:
+            return None, ArmReply(status=204)
+        group_changes.remove(connection, request.services, request.actor, row, now=now)
+        groups.remove_if_empty(connection, row.id, now=now)
+        return row, accepted_removal(request, row.id)
+
+    return await _written(request, write)
+
+
+async def _written(
+    request: ArmRequest, write: Callable[[Connection, datetime], tuple[Row[Any] | None, ArmReply]]
+) -> ArmReply:
+    """What one transaction has made of the request; the planner looks at the group after it."""
+
+    def writing() -> ArmReply:
+        services = request.services
+        now = services.clock.now()
+        with services.database.write() as connection:
+            row, reply = write(connection, now)
+        if row is not None:
+            services.announce(row.id)
+        return reply
+
+    try:
+        return await asyncio.to_thread(writing)
+    except InputError as error:
+        raise set_model.azure_words(error) from None
+
+
+def _create(connection: Connection, request: ArmRequest, body: Document, now: datetime) -> Row[Any]:
+    name = request.params["set"].lower()
+    if not is_name(name):
+        raise invalid(f"the set's name {name[:70]!r}: 1 to 63 of a-z, 0-9, dot, underscore, hyphen")
+    location = field(body, "location")
+    if not isinstance(location, str):
+        raise invalid("location: say where, as the images' regions are called here")
+    set_model.check(body)
+    asked = set_model.wanted(body, {}) | set_model.domains(body)
+    asked |= {
+        "name": name,
+        "platform": _platform(request.services, body),
+        "kind": GroupKind.SCALE_SET,
+        "scope": scope_of(connection, request),
+        "region": location,
+    }
+    data = _converted(asked, GroupNew)
+    row = group_changes.create(connection, request.services, request.actor, data, now=now)
+    arm_documents.write(connection, row.id, without_secrets(body))
+    return row
+
+
+def _change(
+    connection: Connection, request: ArmRequest, row: Row[Any], body: Document, now: datetime
+) -> Row[Any]:
+    shown = show_one(connection, request, row)
+    whole = _laid_over(shown, body)
+    _check_fixed(shown, whole)
+    set_model.check(whole)
+    scripts = {
+        script["name"]: base64.b64decode(script["content"])
+        for script in msgspec.json.decode(row.scripts)
+    }
+    before, after = set_model.wanted(shown, scripts), set_model.wanted(whole, scripts)
+    differs = {name: value for name, value in after.items() if before.get(name) != value}
+    data = _converted(differs, GroupPatch)
+    changed, _ = group_changes.change(connection, request.actor, row, data, now=now)
+    kept = arm_documents.read(connection, [row.id]).get(row.id, {})
+    arm_documents.write(connection, row.id, without_secrets(_laid_over(kept, body)))
+    return changed
+
+
+def _laid_over(document: Document, body: Document) -> Document:
+    """Tags are replaced as a whole, or nobody could take one away."""
+    result = merged(document, body)
+    tags = field(body, "tags")
+    return merged(merged(result, {"tags": None}), {"tags": tags}) if tags is not None else result
+
+
+def _check_fixed(shown: Document, whole: Document) -> None:
+    """What a set is created with and keeps."""
+    location = field(whole, "location")
+    if not isinstance(location, str) or not is_same_location(location, shown["location"]):
+        raise conflict(f"location: the set is in {shown['location']!r} and stays there")
+    for path in (("properties", "platformFaultDomainCount"), ("properties", "orchestrationMode")):
+        if field(whole, *path) != field(shown, *path):
+            raise conflict(f"{path[-1]}: it is {field(shown, *path)!r} since the set was created")
+
+
+def _platform(services: Services, body: Document) -> str:
+    """Which hypervisor makes the machines: the only one, or the one that a tag names."""
+    there = sorted(services.platforms - {AGENT_ONLY})
+    named = field(body, "tags", PLATFORM_TAG)
+    if isinstance(named, str):
+        return named
+    if len(there) == 1:
+        return there[0]
+    if not there:
+        raise invalid("this server makes no machines: start it with a platform (upkeep serve)")
+    raise invalid(f"tags: set {PLATFORM_TAG!r} to one of {', '.join(there)}")
+
+
+def _converted(asked: dict[str, Any], kind: type[T]) -> T:
+    try:
+        return msgspec.convert(asked, kind)
+    except msgspec.ValidationError as error:
+        raise invalid_body(error, kind) from None

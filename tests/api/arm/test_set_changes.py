@@ -1,0 +1,207 @@
+"""A scale set changed and deleted through Azure's dialect: what stays, what is refused."""
+
+import base64
+from typing import Any
+
+import httpx
+import pytest
+from tests.api.agent_by_hand import eventually
+from tests.api.arm.documents import (
+    HEALTH,
+    SCRIPT,
+    a_set,
+    error,
+    image,
+    message,
+    profile_of,
+    rows,
+)
+
+from upkeep.store import tables as t
+
+# --- Changed --------------------------------------------------------------------------------------
+
+
+def change(client: httpx.Client, place: str, **body: Any) -> dict[str, Any]:
+    answer = client.patch(place, json=body)
+    assert answer.status_code == 200, answer.text
+    document: dict[str, Any] = answer.json()
+    return document
+
+
+def test_what_a_change_does_not_name_stays(
+    client: httpx.Client, place: str, made: dict[str, Any]
+) -> None:
+    before = client.get("/v1/groups/web").json()
+    shown = change(client, place, sku={"capacity": 5})
+    after = client.get("/v1/groups/web").json()
+    assert {key for key in after if after[key] != before[key]} <= {"capacity", "machines"}
+    assert after["capacity"] == 5
+    assert shown["tags"] == made["tags"]
+
+
+@pytest.mark.usefixtures("made")
+def test_what_is_read_may_be_sent_back_whole(server: Any, client: httpx.Client, place: str) -> None:
+    """`az vmss update` reads, changes one thing and sends all of it back."""
+    group, story = client.get("/v1/groups/web").json(), client.get("/v1/groups/web/story").json()
+    again = client.put(place, json=client.get(place).json())
+    assert again.status_code == 200, again.text
+    assert client.get("/v1/groups/web").json() == group
+    assert client.get("/v1/groups/web/story").json() == story, "nothing was changed"
+
+
+def test_a_set_of_the_native_api_can_be_changed_and_keeps_what_azure_cannot_say(
+    client: httpx.Client, place: str
+) -> None:
+    group = {
+        "name": "web", "platform": "simulated", "scope": "Shop", "region": "north",
+        "capacity": 3, "image": "web",
+        "probe": {"protocol": "http", "port": 80, "path": "/", "interval_ms": 200},
+        "policy": {"notice_s": 3600, "bake_time_s": 60},
+        "scripts": [{"name": "own", "content": base64.b64encode(b"#!/own\n").decode()}],
+        "user_data": base64.b64encode(b"#!/bin/sh\n").decode(),
+    }  # fmt: skip
+    assert client.post("/v1/groups", json=group).status_code == 201
+    before = client.get("/v1/groups/web").json()
+    shown = change(client, place, tags={"a": "1"})
+    assert shown["tags"] == {"a": "1"}
+    names = [e["name"] for e in profile_of(shown)["extensionProfile"]["extensions"]]
+    assert names == ["HealthExtension", "own"]
+    assert client.put(place, json=shown).status_code == 200
+    assert client.get("/v1/groups/web").json() == before
+
+
+@pytest.mark.usefixtures("made")
+def test_tags_are_replaced_as_a_whole_and_nothing_else_is(client: httpx.Client, place: str) -> None:
+    assert change(client, place, tags={"b": "2"})["tags"] == {"b": "2"}
+    assert change(client, place)["tags"] == {"b": "2"}
+    assert change(client, place, tags={})["tags"] == {}
+
+
+@pytest.mark.usefixtures("made")
+def test_keys_are_compared_without_case(client: httpx.Client, place: str) -> None:
+    off = {"AutomaticOSUpgradePolicy": {"EnableAutomaticOSUpgrade": "False"}}
+    shown = change(client, place, Properties={"UPGRADEPOLICY": off})
+    automatic = shown["properties"]["upgradePolicy"]["automaticOSUpgradePolicy"]
+    assert automatic["enableAutomaticOSUpgrade"] is False
+    assert client.get("/v1/groups/web").json()["auto_upgrade"] is False
+
+
+@pytest.mark.usefixtures("made")
+def test_opting_out_of_automatic_upgrades_needs_no_health_source(
+    client: httpx.Client, place: str
+) -> None:
+    properties = {
+        "upgradePolicy": {"automaticOSUpgradePolicy": {"enableAutomaticOSUpgrade": False}},
+        "virtualMachineProfile": {"extensionProfile": {"extensions": []}},
+    }
+    shown = change(client, place, properties=properties)
+    assert profile_of(shown)["extensionProfile"]["extensions"] == []
+    group = client.get("/v1/groups/web").json()
+    assert (group["probe"], group["scripts"], group["auto_upgrade"]) == (None, [], False)
+
+
+@pytest.mark.usefixtures("made")
+def test_a_health_source_cannot_be_taken_from_a_set_that_upgrades_itself(
+    client: httpx.Client, place: str
+) -> None:
+    profile = {"extensionProfile": {"extensions": [SCRIPT]}}
+    answer = client.patch(place, json={"properties": {"virtualMachineProfile": profile}})
+    assert error(answer) == (400, "BadRequest")
+
+
+def test_a_secret_script_that_is_not_sent_again_is_kept(
+    server: Any, client: httpx.Client, base: str, place: str
+) -> None:
+    document = a_set(base)
+    hidden = {
+        "name": "Setup",
+        "properties": {"type": "CustomScript", "protectedSettings": {"commandToExecute": "hush"}},
+    }
+    profile_of(document)["extensionProfile"]["extensions"] = [HEALTH, hidden]
+    shown = client.put(place, json=document).json()
+    assert "hush" not in str(shown)
+    scripts = server.read(lambda c: c.execute(t.groups.select()).one()).scripts
+    assert client.put(place, json=shown).status_code == 200
+    assert server.read(lambda c: c.execute(t.groups.select()).one()).scripts == scripts
+
+
+@pytest.mark.usefixtures("made")
+def test_the_image_follows_the_reference(client: httpx.Client, base: str, place: str) -> None:
+    profile = {"storageProfile": {"imageReference": image(base, "office")}}
+    change(client, place, properties={"virtualMachineProfile": profile})
+    assert client.get("/v1/groups/web").json()["image"] == "office"
+    profile = {"storageProfile": {"imageReference": image(base, "nothing")}}
+    answer = client.patch(place, json={"properties": {"virtualMachineProfile": profile}})
+    assert "there is no image 'nothing'" in message(answer)
+
+
+@pytest.mark.parametrize(
+    ("body", "word"),
+    [
+        ({"location": "south"}, "stays there"),
+        ({"properties": {"platformFaultDomainCount": 2}}, "since the set was created"),
+        ({"properties": {"orchestrationMode": "Flexible"}}, "since the set was created"),
+    ],
+)
+@pytest.mark.usefixtures("made")
+def test_what_a_set_keeps_cannot_be_changed(
+    client: httpx.Client, place: str, body: dict[str, Any], word: str
+) -> None:
+    answer = client.patch(place, json=body)
+    assert error(answer) == (409, "OperationNotAllowed")
+    assert word in message(answer)
+
+
+@pytest.mark.usefixtures("made")
+def test_a_location_is_one_however_it_is_spelt(client: httpx.Client, place: str) -> None:
+    assert client.patch(place, json={"location": "No rth"}).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "body",
+    ["text", [1], 7, {"a": 1, "A": 2}, {"sku": {"capacity": -1}}, {"sku": {"capacity": 10**6}}],
+)
+@pytest.mark.usefixtures("made")
+def test_a_body_that_is_no_document_changes_nothing(
+    server: Any, client: httpx.Client, place: str, body: Any
+) -> None:
+    before = rows(server)
+    assert client.patch(place, json=body).status_code == 400
+    assert rows(server) == before
+
+
+def test_a_body_may_not_be_nested_without_end(client: httpx.Client, place: str) -> None:
+    body: dict[str, Any] = {}
+    for _ in range(50):
+        body = {"a": body}
+    assert "deep" in message(client.put(place, json=body))
+
+
+def test_a_set_that_is_not_there_cannot_be_changed(client: httpx.Client, place: str) -> None:
+    assert error(client.patch(place, json={})) == (404, "ResourceNotFound")
+
+
+def test_a_set_needs_a_location_and_a_name_that_machines_can_have(
+    client: httpx.Client, base: str, place: str
+) -> None:
+    document = a_set(base)
+    del document["location"]
+    assert "location" in message(client.put(place, json=document))
+    answer = client.put(place.replace("/Web", "/We%20b"), json=a_set(base))
+    assert error(answer) == (400, "InvalidParameter")
+
+
+# --- Deleted --------------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("made")
+def test_a_set_is_deleted_as_an_operation(server: Any, client: httpx.Client, place: str) -> None:
+    begun = client.delete(f"{place}?forceDeletion=true")
+    assert begun.status_code == 202
+    operation = begun.headers["azure-asyncoperation"]
+    eventually(lambda: client.get(operation).json()["status"] == "Succeeded")
+    assert client.get(begun.headers["location"]).status_code == 200
+    assert client.get(place).status_code == 404
+    assert client.delete(place).status_code == 204
+    assert server.read(lambda c: c.execute(t.arm_documents.select()).all()) == []
