@@ -250,7 +250,7 @@ def everything(server: Any) -> dict[str, list[Any]]:
     [
         ("restart", '{"instanceIds": ["7"]}', 404, "no instance '7'; nothing was done"),
         ("restart", '{"InstanceIds": "7"}', 400, "a list of texts"),
-        ("restart", "[]", 400, "the body is an object"),
+        ("restart", "[]", 400, "the body is a JSON object"),
         ("restart", "{", 400, "must be JSON"),
         ("delete", "{}", 400, "name the instances"),
     ],

@@ -70,6 +70,7 @@ def _routes(login: Login) -> tuple[Route, ...]:
         ("GET", f"{_SET}/instanceView", READ, reads(scale_sets.show_view)),
         ("GET", f"{_SET}/virtualMachines", READ, reads(instances.show_list)),
         ("GET", _INSTANCE, READ, reads(instances.show)),
+        ("PUT", _INSTANCE, OPERATE, instances.change),
         ("GET", f"{_INSTANCE}/instanceView", READ, reads(instances.show_view)),
         ("GET", f"{_SET}/rollingUpgrades/latest", READ, reads(rolling_upgrades.show_latest)),
         ("GET", f"{_SET}/osUpgradeHistory", READ, reads(rolling_upgrades.show_history)),
@@ -84,6 +85,7 @@ def _routes(login: Login) -> tuple[Route, ...]:
         ("POST", f"{_INSTANCE}/deallocate", OPERATE, power.of_instance(Verb.STOP)),
         ("DELETE", _INSTANCE, OPERATE, power.of_instance(Verb.DELETE)),
         ("POST", f"{_SET}/osRollingUpgrade", OPERATE, rolling_upgrades.start),
+        ("POST", f"{_SET}/manualupgrade", OPERATE, rolling_upgrades.upgrade_instances),
         ("POST", f"{_SET}/rollingUpgrades/cancel", OPERATE, rolling_upgrades.cancel),
     )
     return tuple(

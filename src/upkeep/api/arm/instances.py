@@ -3,19 +3,25 @@
 An instance id is the number at the end of a machine's name.  Source: sheet os-image §9.1, §9.3.
 """
 
+import asyncio
+from collections.abc import Sequence
 from typing import Any
 
 from sqlalchemy import Connection, Row
 
-from upkeep.api.arm.route import PAGE, ArmReply, ArmRequest, page_reply
+from upkeep.api.arm.documents import Document, checked, field
+from upkeep.api.arm.route import PAGE, ArmReply, ArmRequest, look, page_reply
 from upkeep.api.arm.scale_sets import image_reference, provisioning
 from upkeep.api.arm.scopes import find_set, set_id
-from upkeep.api.problems import not_found
+from upkeep.api.arm.values import flag
+from upkeep.api.problems import invalid, not_found
 from upkeep.api.shapes import text_cursor
 from upkeep.core.model import Health, Lifecycle
 from upkeep.core.version import ImageVersion, ReplicationState, is_older, latest
-from upkeep.store import images, machines
+from upkeep.store import groups, images, machines
 from upkeep.store.database import from_us
+
+ALL = "*"
 
 # Azure's levels and words for what a probe found.  Source: sheet §6.3.
 _LEVEL = {
@@ -52,6 +58,24 @@ def show_view(connection: Connection, request: ArmRequest) -> ArmReply:
     return ArmReply(body=_view(find_instance(connection, request, row)))
 
 
+async def change(request: ArmRequest) -> ArmReply:
+    """Protection; all else of an instance is its set's."""
+    flags = _protection(checked(request.body))
+
+    def write() -> ArmReply:
+        now = request.services.clock.now()
+        with request.services.database.write() as connection:
+            row = find_set(connection, request)
+            machine = find_instance(connection, request, row)
+            machines.change_flags(connection, machine.id, flags)
+            groups.change(connection, row.id, {}, now=now)
+        request.services.store.announce(row.id)
+        return ArmReply()
+
+    await asyncio.to_thread(write)
+    return await look(request, show)
+
+
 def find_instance(connection: Connection, request: ArmRequest, row: Row[Any]) -> Row[Any]:
     """The machine of an instance id.
 
@@ -65,6 +89,36 @@ def find_instance(connection: Connection, request: ArmRequest, row: Row[Any]) ->
     if machine is None or machine.group_id != row.id:
         raise not_found(f"the scale set {row.name} has no instance {number[:40]!r}")
     return machine
+
+
+def named_instances(connection: Connection, row: Row[Any], wanted: Sequence[str]) -> list[Row[Any]]:
+    """The machines of these instance ids; of all with `*` or without any.
+
+    Raises:
+        InputError: NOT_FOUND, naming every instance that is not there.
+    """
+    there = {
+        machine.name.removeprefix(f"{row.name}-"): machine
+        for machine in machines.of_group(connection, row.id)
+    }
+    numbers = list(there) if not wanted or ALL in wanted else wanted
+    missing = [number for number in numbers if number not in there]
+    if missing:
+        shown = ", ".join(repr(number[:20]) for number in missing[:5])
+        raise not_found(f"the scale set {row.name} has no instance {shown}; nothing was done")
+    return [there[number] for number in dict.fromkeys(numbers)]
+
+
+def instance_ids(body: Any) -> list[str]:
+    """A body's `instanceIds`; empty where they are left out."""
+    if body is None:
+        return []
+    given = field(checked(body), "instanceIds")
+    if given is None:
+        return []
+    if not isinstance(given, list) or not all(isinstance(each, str) for each in given):
+        raise invalid('instanceIds: a list of texts, as ["0", "2"]')
+    return given
 
 
 def newest(connection: Connection, row: Row[Any]) -> str:
@@ -96,7 +150,8 @@ def _instance(request: ArmRequest, row: Row[Any], machine: Row[Any], target: str
         "timeCreated": from_us(machine.created_at).isoformat(),
         "storageProfile": {"imageReference": image_reference(request, row, version=machine.image)},
         "protectionPolicy": {
-            "protectFromScaleIn": bool(machine.protected),
+            # The second implies the first.
+            "protectFromScaleIn": bool(machine.protected or machine.scale_in_protected),
             "protectFromScaleSetActions": bool(machine.protected),
         },
     }
@@ -113,6 +168,23 @@ def _instance(request: ArmRequest, row: Row[Any], machine: Row[Any], target: str
     if machine.zone:
         document["zones"] = [machine.zone]
     return document
+
+
+def _protection(body: Document) -> dict[str, bool | None]:
+    """Ours of Azure's two; None: not said.  Source: sheet §4."""
+    policy = field(body, "properties", "protectionPolicy")
+    actions = _said(policy, "protectFromScaleSetActions")
+    scale_in = _said(policy, "protectFromScaleIn")
+    if actions and scale_in is False:
+        raise invalid(
+            "protectFromScaleSetActions implies protectFromScaleIn: set both, or leave the second"
+            " out"
+        )
+    return {"protected": actions, "scale_in_protected": scale_in}
+
+
+def _said(policy: Any, name: str) -> bool | None:
+    return None if field(policy, name) is None else flag(policy, name)
 
 
 def _provisioning(machine: Row[Any]) -> str:

@@ -9,15 +9,14 @@ from typing import Any
 
 from sqlalchemy import Connection, Row
 
+from upkeep.api.arm.instances import instance_ids, named_instances
 from upkeep.api.arm.operations import accepted
 from upkeep.api.arm.route import ArmReply, ArmRequest, Handler, look
 from upkeep.api.arm.scopes import find_set
 from upkeep.api.calls import ask
-from upkeep.api.problems import invalid, not_found
+from upkeep.api.problems import invalid
 from upkeep.core.model import Lifecycle, Verb
-from upkeep.store import machines
 
-ALL = "*"
 # In which state a machine must be for the verb to change anything.
 _APPLIES: Mapping[Verb, frozenset[str]] = {
     Verb.RESTART: frozenset({Lifecycle.PRESENT}),
@@ -35,7 +34,7 @@ def of_set(verb: Verb, *, must_name: bool = False) -> Handler:
     """
 
     async def handle(request: ArmRequest) -> ArmReply:
-        wanted = _instance_ids(request.body)
+        wanted = instance_ids(request.body)
         if must_name and not wanted:
             raise invalid('instanceIds: name the instances, as in {"instanceIds": ["0", "2"]}')
         return await _call(request, verb, wanted)
@@ -66,32 +65,6 @@ async def _call(request: ArmRequest, verb: Verb, wanted: list[str]) -> ArmReply:
 
 
 def _applicable(connection: Connection, row: Row[Any], verb: Verb, wanted: list[str]) -> list[str]:
-    """Ids of the machines that are meant and to which the verb applies.
-
-    Raises:
-        InputError: NOT_FOUND, naming every instance that is not there.
-    """
-    there = {
-        machine.name.removeprefix(f"{row.name}-"): machine
-        for machine in machines.of_group(connection, row.id)
-    }
-    numbers = list(there) if not wanted or ALL in wanted else wanted
-    missing = [number for number in numbers if number not in there]
-    if missing:
-        shown = ", ".join(repr(number[:20]) for number in missing[:5])
-        raise not_found(f"the scale set {row.name} has no instance {shown}; nothing was done")
-    found = [there[number] for number in dict.fromkeys(numbers)]
+    """Ids of the machines that are meant and to which the verb applies."""
+    found = named_instances(connection, row, wanted)
     return [machine.id for machine in found if machine.lifecycle in _APPLIES[verb]]
-
-
-def _instance_ids(body: Any) -> list[str]:
-    if body is None:
-        return []
-    if not isinstance(body, dict):
-        raise invalid('the body is an object, as {"instanceIds": ["0"]}')
-    given = next((value for key, value in body.items() if key.casefold() == "instanceids"), None)
-    if given is None:
-        return []
-    if not isinstance(given, list) or not all(isinstance(each, str) for each in given):
-        raise invalid('instanceIds: a list of texts, as ["0", "2"]')
-    return given

@@ -10,14 +10,16 @@ from typing import Any
 
 from sqlalchemy import Connection, Row
 
+from upkeep.api.arm.instances import instance_ids, named_instances, newest
 from upkeep.api.arm.operations import accepted
 from upkeep.api.arm.route import ArmReply, ArmRequest, look
 from upkeep.api.arm.scale_sets import image_reference, rolling_policy
 from upkeep.api.arm.scopes import find_set, set_id
 from upkeep.api.calls import ask
-from upkeep.api.problems import InputError, ProblemKind, not_found
+from upkeep.api.problems import InputError, ProblemKind, invalid, not_found
 from upkeep.core.model import OPEN_STATES, RolloutCode, RolloutState, StartedBy, System, Verb
 from upkeep.core.task import TaskState
+from upkeep.core.version import is_older
 from upkeep.store import rollouts, story
 from upkeep.store.database import from_us
 from upkeep.store.policies import policy_from_json
@@ -53,11 +55,11 @@ NOTHING_TO_CANCEL = "There is no ongoing Rolling Upgrade to cancel."
 
 def show_latest(connection: Connection, request: ArmRequest) -> ArmReply:
     row = find_set(connection, request)
-    newest = _newest(connection, request, row)
-    if newest is None:
+    last = _last(connection, request, row)
+    if last is None:
         raise not_found(f"the scale set {row.name} has had no rolling upgrade")
-    counts = rollouts.task_counts(connection, [newest.id])[newest.id]
-    return ArmReply(body=_latest(request, row, newest, counts))
+    counts = rollouts.task_counts(connection, [last.id])[last.id]
+    return ArmReply(body=_latest(request, row, last, counts))
 
 
 def show_history(connection: Connection, request: ArmRequest) -> ArmReply:
@@ -75,6 +77,26 @@ async def start(request: ArmRequest) -> ArmReply:
     return accepted(request, rollout)
 
 
+async def upgrade_instances(request: ArmRequest) -> ArmReply:
+    """The named instances, `*` for all, to the latest version; who runs it is left alone."""
+    wanted = instance_ids(request.body)
+    if not wanted:
+        raise invalid('instanceIds: name the instances, as in {"instanceIds": ["0", "2"]}, or "*"')
+
+    def find(connection: Connection, request: ArmRequest) -> tuple[str, list[str]]:
+        row = find_set(connection, request)
+        target = newest(connection, row)
+        chosen = named_instances(connection, row, wanted)
+        return row.id, [m.id for m in chosen if target and is_older(m.image, target)]
+
+    group, chosen = await look(request, find)
+    if not chosen:
+        return ArmReply()
+    verb = Verb.REPLACE_OS_DISK
+    rollout = await ask(request.services, request.actor, group, verb, machines=chosen)
+    return accepted(request, rollout)
+
+
 async def cancel(request: ArmRequest) -> ArmReply:
     """The open batch is finished, no other starts."""
 
@@ -82,19 +104,19 @@ async def cancel(request: ArmRequest) -> ArmReply:
         now = request.services.clock.now()
         with request.services.database.write() as connection:
             row = find_set(connection, request)
-            newest = _newest(connection, request, row)
-            if newest is None or newest.state not in OPEN_STATES:
+            last = _last(connection, request, row)
+            if last is None or last.state not in OPEN_STATES:
                 raise InputError(ProblemKind.CONFLICT, NOTHING_TO_CANCEL)
-            rollouts.change(connection, newest, cancel=True, now=now)
-            text = f"{request.actor.name} cancelled {newest.id}"
+            rollouts.change(connection, last, cancel=True, now=now)
+            text = f"{request.actor.name} cancelled {last.id}"
             story.tell(connection, row.id, text, now=now)
         request.services.announce(row.id)
-        return str(newest.id)
+        return str(last.id)
 
     return accepted(request, await asyncio.to_thread(write), is_cancel=True)
 
 
-def _newest(connection: Connection, request: ArmRequest, row: Row[Any]) -> Row[Any] | None:
+def _last(connection: Connection, request: ArmRequest, row: Row[Any]) -> Row[Any] | None:
     return next(iter(_of_system(connection, request, row)), None)
 
 

@@ -1,0 +1,94 @@
+"""Instances of a set through Azure's dialect: protection, upgrades by hand."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+import httpx
+import pytest
+from sqlalchemy import insert
+from tests.api.arm.documents import error, message
+
+from upkeep.store import tables as t
+from upkeep.store.database import to_us
+
+
+@pytest.fixture(autouse=True)
+def machines(server: Any, made: dict[str, Any]) -> None:
+    """The set's three machines, as if somebody had made them."""
+    now = to_us(datetime.now(UTC))
+    rows = [
+        {
+            "id": f"m_{number}",
+            "group_id": made["properties"]["uniqueId"],
+            "name": f"web-{number}",
+            "lifecycle": "present",
+            "image": "1.0.0",
+            "health": "healthy",
+            "health_since": now,
+            "watch_from": now,
+            "created_at": now,
+        }
+        for number in range(3)
+    ]
+    server.write(lambda c: c.execute(insert(t.machines), rows))
+
+
+def protect(client: httpx.Client, place: str, **policy: Any) -> httpx.Response:
+    body = {"location": "north", "properties": {"protectionPolicy": policy}}
+    return client.put(f"{place}/virtualMachines/1", json=body)
+
+
+def protection(answer: httpx.Response) -> tuple[bool, bool]:
+    assert answer.status_code == 200, answer.text
+    found = answer.json()["properties"]["protectionPolicy"]
+    return found["protectFromScaleIn"], found["protectFromScaleSetActions"]
+
+
+def test_protection_from_scale_in_leaves_upgrades_be(client: httpx.Client, place: str) -> None:
+    """Sheet os-image §4."""
+    assert protection(protect(client, place, protectFromScaleIn=True)) == (True, False)
+    machine = client.get("/v1/machines/web-1").json()
+    assert (machine["protected"], machine["scale_in_protected"]) == (False, True)
+    other = client.get(f"{place}/virtualMachines/0").json()["properties"]["protectionPolicy"]
+    assert other == {"protectFromScaleIn": False, "protectFromScaleSetActions": False}
+
+
+def test_protection_from_actions_implies_the_other(client: httpx.Client, place: str) -> None:
+    assert protection(protect(client, place, protectFromScaleSetActions="true")) == (True, True)
+    assert client.get("/v1/machines/web-1").json()["protected"] is True
+    assert protection(protect(client, place, protectFromScaleSetActions=False)) == (False, False)
+
+
+def test_what_is_not_said_stays(client: httpx.Client, place: str) -> None:
+    protect(client, place, protectFromScaleIn=True)
+    assert protection(protect(client, place)) == (True, False)
+
+
+def test_the_one_without_the_other_is_invalid(client: httpx.Client, place: str) -> None:
+    answer = protect(client, place, protectFromScaleSetActions=True, protectFromScaleIn=False)
+    assert error(answer) == (400, "InvalidParameter")
+    assert "implies" in message(answer)
+
+
+def test_an_instance_that_is_not_there_cannot_be_protected(
+    client: httpx.Client, place: str
+) -> None:
+    answer = client.put(f"{place}/virtualMachines/9", json={})
+    assert error(answer) == (404, "ResourceNotFound")
+
+
+@pytest.mark.parametrize("body", [None, {}, {"instanceIds": []}, {"instanceIds": "0"}, []])
+def test_an_upgrade_by_hand_names_its_instances(
+    client: httpx.Client, place: str, body: Any
+) -> None:
+    answer = client.post(f"{place}/manualupgrade", json=body)
+    assert answer.status_code == 400
+    assert message(answer)
+
+
+def test_instances_that_are_current_are_left_alone(client: httpx.Client, place: str) -> None:
+    """There is no version at all here: nobody is behind it."""
+    answer = client.post(f"{place}/manualupgrade", json={"instanceIds": ["*"]})
+    assert (answer.status_code, answer.content) == (200, b"")
+    answer = client.post(f"{place}/manualupgrade", json={"instanceIds": ["0", "7"]})
+    assert "no instance '7'" in message(answer)
