@@ -52,7 +52,9 @@ lock: ## write the lock files anew from pyproject.toml (needs uv)
 	uv pip compile -q --generate-hashes --no-header --no-emit-index-url --no-annotate \
 		--python-version 3.11 --upgrade --extra dev --extra libvirt pyproject.toml \
 		-o requirements/dev.lock
-	uv pip compile -q --generate-hashes --no-header --no-emit-index-url --no-annotate \
-		--python-version 3.11 requirements/client-compute.in -o requirements/client-compute.lock
+	for wanted in requirements/client-*.in; do \
+		uv pip compile -q --generate-hashes --no-header --no-emit-index-url --no-annotate \
+			--python-version 3.11 $$wanted -o $${wanted%.in}.lock || exit 1; \
+	done
 
 .PHONY: help setup demo check test test-libvirt fix bench sim mutants lock

@@ -178,6 +178,16 @@ def test_protected_machines_keep_their_group(server: Any, admin: httpx.Client) -
     assert first in refused.json()["detail"]
 
 
+def test_a_group_goes_with_those_who_were_to_stay(server: Any, admin: httpx.Client) -> None:
+    first, *_ = with_machines(server, admin)
+    admin.patch(f"/v1/machines/{first}", json={"scale_in_protected": True})
+    assert admin.delete("/v1/groups/web").status_code == 202
+    assert admin.get(f"/v1/machines/{first}").json()["scale_in_protected"] is False
+    refused = admin.patch(f"/v1/machines/{first}", json={"protected": True})
+    assert refused.status_code == 409
+    assert "is being deleted" in refused.json()["detail"]
+
+
 # --- Calls ----------------------------------------------------------------------------------------
 
 

@@ -2,7 +2,8 @@
 
 `compute_story.py STEP BASE SUBSCRIPTION RESOURCE_GROUP SET`; the token is in the environment as
 UPKEEP_TOKEN, the server's CA in REQUESTS_CA_BUNDLE.  Nothing of upkeep is imported here: these are
-Azure's own clients, unmodified.
+Azure's own clients, unmodified.  Those from before 2021 tell the same story; they log in, begin an
+operation and say an error in other ways.
 """
 
 import json
@@ -10,17 +11,32 @@ import os
 import sys
 import time
 
-from azure.core.exceptions import HttpResponseError
-from azure.identity import ClientSecretCredential
 from azure.mgmt.compute import ComputeManagementClient
+
+try:
+    from azure.core.exceptions import HttpResponseError as Refused
+    from azure.identity import ClientSecretCredential
+except ImportError:
+    ClientSecretCredential = None
+    from msrestazure.azure_active_directory import ServicePrincipalCredentials
+    from msrestazure.azure_cloud import get_cloud_from_metadata_endpoint
+    from msrestazure.azure_exceptions import CloudError as Refused
 
 STEP, BASE, SUBSCRIPTION, GROUP, SET = sys.argv[1:]
 WAIT_MAX_S = 120.0
+# The set that is created, changed and deleted beside the one that is there.
+NEW = "till"
 
 
 def client():
     """Logs in as a service principal, as for any private cloud."""
     client_id, _, secret = os.environ["UPKEEP_TOKEN"].partition(".")
+    if ClientSecretCredential is None:
+        credential = ServicePrincipalCredentials(
+            client_id=client_id, secret=secret, tenant="adfs",
+            cloud_environment=get_cloud_from_metadata_endpoint(BASE),
+        )  # fmt: skip
+        return ComputeManagementClient(credential, SUBSCRIPTION, base_url=BASE)
     credential = ClientSecretCredential(
         "adfs", client_id, secret, authority=BASE, disable_instance_discovery=True
     )
@@ -29,12 +45,25 @@ def client():
     )
 
 
+def done(operations, name, *arguments):
+    """The operation, waited for as the client waits; what it answers."""
+    method = getattr(operations, f"begin_{name}", None) or getattr(operations, name)
+    return method(*arguments).result()
+
+
+def ids(*numbers):
+    """Instances, as the body or the argument that the client takes."""
+    return list(numbers) if ClientSecretCredential is None else {"instanceIds": list(numbers)}
+
+
 def tell(**said):
     print(json.dumps(said), flush=True)
 
 
 def tell_failure(error):
-    tell(status=error.status_code, code=error.error.code, message=error.error.message)
+    said = error.error
+    code = said.error if ClientSecretCredential is None else said.code
+    tell(status=error.status_code, code=code, message=said.message)
 
 
 def progress_of(upgrade):
@@ -108,10 +137,8 @@ def history(compute):
 def start(compute):
     """Started by hand, and waited for as the client waits."""
     try:
-        compute.virtual_machine_scale_set_rolling_upgrades.begin_start_os_upgrade(
-            GROUP, SET
-        ).result()
-    except HttpResponseError as error:
+        done(compute.virtual_machine_scale_set_rolling_upgrades, "start_os_upgrade", GROUP, SET)
+    except Refused as error:
         tell_failure(error)
     else:
         tell(status="done")
@@ -119,8 +146,8 @@ def start(compute):
 
 def cancel(compute):
     try:
-        compute.virtual_machine_scale_set_rolling_upgrades.begin_cancel(GROUP, SET).result()
-    except HttpResponseError as error:
+        done(compute.virtual_machine_scale_set_rolling_upgrades, "cancel", GROUP, SET)
+    except Refused as error:
         tell_failure(error)
     else:
         tell(status="done")
@@ -134,24 +161,84 @@ def power(compute):
         views = machines.list(GROUP, SET, expand="instanceView")
         return [each.instance_view.statuses[1].code for each in views]
 
-    machines.begin_power_off(GROUP, SET, "0").result()
+    done(machines, "power_off", GROUP, SET, "0")
     tell(off=states())
-    sets.begin_start(GROUP, SET).result()
+    done(sets, "start", GROUP, SET)
     tell(on=states())
-    sets.begin_restart(GROUP, SET, {"instanceIds": ["1"]}).result()
+    done(sets, "restart", GROUP, SET, ids("1"))
     tell(restarted=states())
-    sets.begin_delete_instances(GROUP, SET, {"instanceIds": ["3"]}).result()
+    done(sets, "delete_instances", GROUP, SET, ids("3"))
     tell(
         left=[each.instance_id for each in machines.list(GROUP, SET)],
         capacity=sets.get(GROUP, SET).sku.capacity,
     )
     try:
-        machines.begin_restart(GROUP, SET, "99").result()
-    except HttpResponseError as error:
+        done(machines, "restart", GROUP, SET, "99")
+    except Refused as error:
         tell_failure(error)
 
 
+def create(compute):
+    """A set of two machines that upgrades itself, from nothing."""
+    image = f"/subscriptions/{SUBSCRIPTION}/resourceGroups/{GROUP}/providers/Microsoft.Compute"
+    health = {
+        "publisher": "Microsoft.ManagedServices",
+        "type": "ApplicationHealthLinux",
+        "typeHandlerVersion": "1.0",
+        "settings": {"protocol": "http", "port": 8080, "requestPath": "/health"},
+    }
+    automatic = {"enableAutomaticOSUpgrade": True, "useRollingUpgradePolicy": True}
+    wanted = {
+        "location": "local",
+        "sku": {"name": "Upkeep_1cpu_128mib", "capacity": 2},
+        "tags": {"made": "by hand"},
+        "properties": {
+            "upgradePolicy": {"mode": "Manual", "automaticOSUpgradePolicy": automatic},
+            "virtualMachineProfile": {
+                "storageProfile": {
+                    "imageReference": {"id": f"{image}/galleries/upkeep/images/{SET}"}
+                },
+                "extensionProfile": {"extensions": [{"name": "health", "properties": health}]},
+            },
+        },
+    }
+    sets, machines = compute.virtual_machine_scale_sets, compute.virtual_machine_scale_set_vms
+    made = done(sets, "create_or_update", GROUP, NEW, wanted)
+    found = list(machines.list(GROUP, NEW, expand="instanceView"))
+    tell(
+        state=made.provisioning_state,
+        tags=made.tags,
+        batch=made.upgrade_policy.rolling_upgrade_policy.max_batch_instance_percent,
+        names=[each.name for each in found],
+        versions=[each.storage_profile.image_reference.exact_version for each in found],
+    )
+    wanted["properties"]["upgradePolicy"]["rollingUpgradePolicy"] = {
+        "maxBatchInstancePercent": 21, "maxUnhealthyInstancePercent": 20,
+        "maxUnhealthyUpgradedInstancePercent": 20, "pauseTimeBetweenBatches": "PT0S",
+    }  # fmt: skip
+    try:
+        done(sets, "create_or_update", GROUP, NEW, wanted)
+    except Refused as error:
+        tell_failure(error)
+
+
+def protect(compute):
+    """The newest machine of the set is to stay; then the set shrinks by one, and goes."""
+    sets, machines = compute.virtual_machine_scale_sets, compute.virtual_machine_scale_set_vms
+    newest = machines.get(GROUP, NEW, "1")
+    kept = {"location": newest.location, "properties": {"protectionPolicy": {}}}
+    kept["properties"]["protectionPolicy"]["protectFromScaleIn"] = True
+    policy = done(machines, "update", GROUP, NEW, "1", kept).protection_policy
+    tell(scale_in=policy.protect_from_scale_in, actions=policy.protect_from_scale_set_actions)
+    done(sets, "update", GROUP, NEW, {"sku": {"capacity": 1}})
+    tell(left=[each.instance_id for each in machines.list(GROUP, NEW)])
+    done(sets, "delete", GROUP, NEW)
+    tell(names=[each.name for each in sets.list(GROUP)])
+
+
 STEPS = {
+    "create": create,
+    "protect": protect,
     "look": look,
     "follow": follow,
     "history": history,

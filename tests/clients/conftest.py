@@ -39,6 +39,7 @@ def client_python(lock: str) -> Path:
     return folder / "bin/python"
 
 
-@pytest.fixture(scope="session")
-def compute_python() -> Path:
-    return client_python("client-compute.lock")
+@pytest.fixture(scope="module", params=["client-compute.lock", "client-compute-2020.lock"])
+def compute_python(request: pytest.FixtureRequest) -> Path:
+    """The newest SDK, and the last one of May 2020: another login, other operations and errors."""
+    return client_python(request.param)

@@ -1,4 +1,4 @@
-"""azure-mgmt-compute, unmodified, over real machines: look, follow a roll, cancel, history.
+"""azure-mgmt-compute, unmodified, over real machines: create, look, follow a roll, cancel, …
 
 The machines are nspawn's, the server is `upkeep serve`; the client runs in its own environment
 and says what it saw (`compute_story.py`).
@@ -63,7 +63,8 @@ class Person:
 
 
 @pytest.fixture(scope="module")
-def fleet() -> Iterator[RealFleet]:
+def fleet(compute_python: Path) -> Iterator[RealFleet]:
+    """One for each client."""
     with (
         real_fleet(prepare=lambda overlay: None) as site,
         site.machines_of("shop", SIZE) as fleet,
@@ -92,6 +93,26 @@ def test_it_sees_the_set_and_its_machines(person: Person) -> None:
     assert found["ids"] == ["0", "1", "2", "3"]
     assert one["name"] == "shop-0"
     assert "PowerState/running" in one["power"]
+
+
+def test_it_creates_a_set_of_real_machines_and_is_told_what_cannot_be(person: Person) -> None:
+    made, refused = person.does("create")
+    assert made == {
+        "state": "Succeeded",
+        "tags": {"made": "by hand"},
+        "batch": 20,
+        "names": ["till-0", "till-1"],
+        "versions": ["1.0.0", "1.0.0"],
+    }
+    assert (refused["status"], refused["code"]) == (400, "InvalidParameter")
+    assert "maxBatchInstancePercent (21) is above maxUnhealthy" in refused["message"]
+
+
+def test_it_protects_an_instance_shrinks_the_set_and_deletes_it(person: Person) -> None:
+    protected, shrunk, gone = person.does("protect")
+    assert protected == {"scale_in": True, "actions": False}
+    assert shrunk == {"left": ["1"]}
+    assert gone == {"names": ["shop"]}
 
 
 def test_with_nothing_rolling_there_is_nothing_to_cancel(person: Person) -> None:

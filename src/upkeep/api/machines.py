@@ -1,6 +1,7 @@
 """Machines: see them, explain them, ask for work on one, add one that exists already."""
 
 import asyncio
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
@@ -261,11 +262,25 @@ def change_machine(
     now = services.clock.now()
     with services.database.write() as connection:
         row = find_machine(connection, machine, actor)
-        machines.change_flags(connection, row.id, msgspec.structs.asdict(data))
-        groups.change(connection, row.group_id, {}, now=now)
+        change_flags(connection, row, msgspec.structs.asdict(data), now=now)
         view = machine_view(find_machine(connection, row.id, actor))
     services.store.announce(row.group_id)
     return view
+
+
+def change_flags(
+    connection: Connection, row: Row[Any], flags: Mapping[str, bool | None], *, now: datetime
+) -> None:
+    """Protect a machine, or leave it out of rollouts; None leaves a flag as it is.
+
+    Raises:
+        InputError: CONFLICT, its group is being deleted, and goes as a whole.
+    """
+    group = groups.find(connection, row.group_id)
+    if group is not None and group.delete_requested_at is not None and any(flags.values()):
+        raise conflict(f"the group {group.name!r} is being deleted with its machines")
+    machines.change_flags(connection, row.id, flags)
+    groups.change(connection, row.group_id, {}, now=now)
 
 
 @get("/v1/machines/{machine:str}/explain", opt=READ, sync_to_thread=True)

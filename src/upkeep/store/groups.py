@@ -182,12 +182,18 @@ def counts(connection: Connection, ids: Sequence[str]) -> Sequence[Row[Any]]:
 
 
 def begin_removal(connection: Connection, group: Row[Any], *, now: datetime) -> None:
-    """Capacity zero, no new rollout, the running ones end; `remove_if_empty` does the rest."""
+    """Capacity zero, no new rollout, the running ones end; `remove_if_empty` does the rest.
+
+    Who was to stay when the group shrinks goes with the group.
+    """
     change(
         connection,
         group.id,
         {"capacity": 0, "auto_upgrade": 0, "paused": 0, "delete_requested_at": to_us(now)},
         now=now,
+    )
+    connection.execute(
+        update(t.machines).where(t.machines.c.group_id == group.id).values(scale_in_protected=0)
     )
     connection.execute(
         update(t.rollouts)

@@ -10,15 +10,16 @@ from typing import Any
 from sqlalchemy import Connection, Row
 
 from upkeep.api.arm.documents import Document, checked, field
-from upkeep.api.arm.route import PAGE, ArmReply, ArmRequest, look, page_reply
+from upkeep.api.arm.route import PAGE, ArmReply, ArmRequest, look, page_reply, resource_reply
 from upkeep.api.arm.scale_sets import image_reference, provisioning
 from upkeep.api.arm.scopes import find_set, set_id
 from upkeep.api.arm.values import flag
+from upkeep.api.machines import change_flags
 from upkeep.api.problems import invalid, not_found
 from upkeep.api.shapes import text_cursor
 from upkeep.core.model import Health, Lifecycle
 from upkeep.core.version import ImageVersion, ReplicationState, is_older, latest
-from upkeep.store import groups, images, machines
+from upkeep.store import images, machines
 from upkeep.store.database import from_us
 
 ALL = "*"
@@ -50,7 +51,7 @@ def show_list(connection: Connection, request: ArmRequest) -> ArmReply:
 def show(connection: Connection, request: ArmRequest) -> ArmReply:
     row = find_set(connection, request)
     machine = find_instance(connection, request, row)
-    return ArmReply(body=_instance(request, row, machine, newest(connection, row)))
+    return resource_reply(_instance(request, row, machine, newest(connection, row)))
 
 
 def show_view(connection: Connection, request: ArmRequest) -> ArmReply:
@@ -67,8 +68,7 @@ async def change(request: ArmRequest) -> ArmReply:
         with request.services.database.write() as connection:
             row = find_set(connection, request)
             machine = find_instance(connection, request, row)
-            machines.change_flags(connection, machine.id, flags)
-            groups.change(connection, row.id, {}, now=now)
+            change_flags(connection, machine, flags, now=now)
         request.services.store.announce(row.id)
         return ArmReply()
 

@@ -11,7 +11,7 @@ from typing import Any
 from sqlalchemy import Connection, Row
 
 from upkeep.api.arm.instances import instance_ids, named_instances, newest
-from upkeep.api.arm.operations import accepted
+from upkeep.api.arm.operations import CANCEL, accepted
 from upkeep.api.arm.route import ArmReply, ArmRequest, look
 from upkeep.api.arm.scale_sets import image_reference, rolling_policy
 from upkeep.api.arm.scopes import find_set, set_id
@@ -113,7 +113,7 @@ async def cancel(request: ArmRequest) -> ArmReply:
         request.services.announce(row.id)
         return str(last.id)
 
-    return accepted(request, await asyncio.to_thread(write), is_cancel=True)
+    return accepted(request, await asyncio.to_thread(write), kind=CANCEL)
 
 
 def _last(connection: Connection, request: ArmRequest, row: Row[Any]) -> Row[Any] | None:

@@ -53,6 +53,17 @@ class ArmReply:
     headers: Mapping[str, str] = field(default_factory=dict)
 
 
+# Without it clients wait 30 s between two looks.  Source: sheet os-image §9.2.
+RETRY_AFTER_S = 1
+
+
+def resource_reply(document: dict[str, Any], *, status: int = 200) -> ArmReply:
+    """A thing as it is; clients that wait for its provisioningState are told to come soon."""
+    is_settled = document["properties"]["provisioningState"] == "Succeeded"
+    headers = {} if is_settled else {"Retry-After": str(RETRY_AFTER_S)}
+    return ArmReply(body=document, status=status, headers=headers)
+
+
 def link(request: ArmRequest, path: str) -> str:
     """A place on this server as the client reaches it, with the api-version that it speaks."""
     return f"{request.base}{quote(path)}?api-version={quote(request.query.get('api-version', ''))}"

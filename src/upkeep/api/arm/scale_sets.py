@@ -14,7 +14,7 @@ from sqlalchemy import Connection, Row
 
 from upkeep.api.arm import extensions
 from upkeep.api.arm.documents import Document, field, merged
-from upkeep.api.arm.route import PAGE, ArmReply, ArmRequest, page_reply
+from upkeep.api.arm.route import PAGE, ArmReply, ArmRequest, page_reply, resource_reply
 from upkeep.api.arm.scopes import COMPUTE, check_subscription, find_set, group_place, set_id
 from upkeep.api.arm.set_model import NOTICE, is_size_of_ours
 from upkeep.api.shapes import text_cursor
@@ -41,7 +41,7 @@ _PROVISIONING = {Lifecycle.CREATING: "Creating", Lifecycle.DELETING: "Deleting"}
 
 def show(connection: Connection, request: ArmRequest) -> ArmReply:
     row = find_set(connection, request)
-    return ArmReply(body=show_one(connection, request, row))
+    return resource_reply(show_one(connection, request, row))
 
 
 def show_list(connection: Connection, request: ArmRequest) -> ArmReply:
@@ -172,12 +172,17 @@ def image_reference(request: ArmRequest, row: Row[Any], version: str = "") -> di
     return reference
 
 
+def is_settled(row: Row[Any], counts: Sequence[Row[Any]]) -> bool:
+    """Whether a group has as many machines as it should have, and none is being made."""
+    there = sum(count.machines for count in counts if count.lifecycle != Lifecycle.DELETING)
+    is_making = any(count.lifecycle == Lifecycle.CREATING for count in counts)
+    return there == row.capacity and not is_making
+
+
 def _provisioning(row: Row[Any], counts: Sequence[Row[Any]]) -> str:
     if row.delete_requested_at is not None:
         return "Deleting"
-    there = sum(count.machines for count in counts if count.lifecycle != Lifecycle.DELETING)
-    is_making = any(count.lifecycle == Lifecycle.CREATING for count in counts)
-    return "Updating" if is_making or there != row.capacity else "Succeeded"
+    return "Succeeded" if is_settled(row, counts) else "Updating"
 
 
 def _view(counts: Sequence[Row[Any]]) -> dict[str, Any]:

@@ -8,6 +8,7 @@ Source: sheet os-image §9.1, §2.2.
 import asyncio
 import base64
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime
 from typing import Any, TypeVar
 
@@ -17,10 +18,10 @@ from sqlalchemy import Connection, Row
 from upkeep.api import group_changes
 from upkeep.api.arm import set_model
 from upkeep.api.arm.documents import Document, checked, field, merged, without_secrets
-from upkeep.api.arm.operations import accepted_removal
+from upkeep.api.arm.operations import REMOVAL, accepted, settling
 from upkeep.api.arm.resource_groups import scope_of
-from upkeep.api.arm.route import ArmReply, ArmRequest
-from upkeep.api.arm.scale_sets import is_same_location, show_one
+from upkeep.api.arm.route import ArmReply, ArmRequest, resource_reply
+from upkeep.api.arm.scale_sets import is_same_location, is_settled, show_one
 from upkeep.api.arm.scopes import check_subscription, find_set, seek_set
 from upkeep.api.errors import invalid_body
 from upkeep.api.group_changes import GroupNew, GroupPatch
@@ -48,7 +49,7 @@ async def put(request: ArmRequest) -> ArmReply:
             row, status = _create(connection, request, body, now), 201
         else:
             row, status = _change(connection, request, row, body, now), 200
-        return row, ArmReply(status=status, body=show_one(connection, request, row))
+        return row, _reply(connection, request, row, status=status)
 
     return await _written(request, write)
 
@@ -57,7 +58,7 @@ async def patch(request: ArmRequest) -> ArmReply:
     def write(connection: Connection, now: datetime) -> tuple[Row[Any], ArmReply]:
         row = find_set(connection, request)
         row = _change(connection, request, row, checked(request.body or {}), now)
-        return row, ArmReply(body=show_one(connection, request, row))
+        return row, _reply(connection, request, row)
 
     return await _written(request, write)
 
@@ -72,9 +73,18 @@ async def delete(request: ArmRequest) -> ArmReply:
             return None, ArmReply(status=204)
         group_changes.remove(connection, request.services, request.actor, row, now=now)
         groups.remove_if_empty(connection, row.id, now=now)
-        return row, accepted_removal(request, row.id)
+        return row, accepted(request, row.id, kind=REMOVAL)
 
     return await _written(request, write)
+
+
+def _reply(
+    connection: Connection, request: ArmRequest, row: Row[Any], *, status: int = 200
+) -> ArmReply:
+    reply = resource_reply(show_one(connection, request, row), status=status)
+    if is_settled(row, groups.counts(connection, [row.id])):
+        return reply
+    return replace(reply, headers={**reply.headers, **settling(request, row.id)})
 
 
 async def _written(
