@@ -17,6 +17,7 @@ SLOW = frozenset(
         "api/test_agent_rules.py",
         "api/test_agents.py",
         "api/arm/test_dialect.py",
+        "api/arm/test_galleries.py",
         "api/arm/test_instances.py",
         "api/arm/test_resource_groups.py",
         "api/arm/test_set_changes.py",

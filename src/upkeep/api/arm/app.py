@@ -10,6 +10,7 @@ from urllib.parse import parse_qsl
 import msgspec
 
 from upkeep.api.arm import (
+    galleries,
     instances,
     operations,
     power,
@@ -40,6 +41,9 @@ _SUB = "/subscriptions/{subscription}"
 _RG = f"{_SUB}/resourceGroups/{{group}}"
 _SET = f"{_RG}/{SETS}/{{set}}"
 _INSTANCE = f"{_SET}/virtualMachines/{{instance}}"
+_GALLERY = f"{_RG}/{COMPUTE}/galleries/{{gallery}}"
+_IMAGE = f"{_GALLERY}/images/{{image}}"
+_VERSION = f"{_IMAGE}/versions/{{version}}"
 _LOCATION = f"{_SUB}/{COMPUTE}/locations/{{location}}"
 
 
@@ -59,6 +63,16 @@ def _routes(login: Login) -> tuple[Route, ...]:
         ("GET", f"{_SUB}/providers", READ, reads(providers.show_list)),
         ("GET", f"{_SUB}/providers/{{provider}}", READ, reads(providers.show)),
         ("POST", f"{_SUB}/providers/{{provider}}/register", READ, reads(providers.show)),
+        ("GET", f"{_SUB}/{COMPUTE}/galleries", READ, reads(galleries.show_list)),
+        ("GET", f"{_RG}/{COMPUTE}/galleries", READ, reads(galleries.show_list)),
+        ("GET", _GALLERY, READ, reads(galleries.show)),
+        ("GET", f"{_GALLERY}/images", READ, reads(galleries.show_images)),
+        ("GET", _IMAGE, READ, reads(galleries.show_image)),
+        ("PUT", _IMAGE, OPERATE, galleries.put_image),
+        ("GET", f"{_IMAGE}/versions", READ, reads(galleries.show_versions)),
+        ("GET", _VERSION, READ, reads(galleries.show_version)),
+        ("PUT", _VERSION, OPERATE, galleries.put_version),
+        ("PATCH", _VERSION, OPERATE, galleries.patch_version),
         ("GET", f"{_SUB}/{SETS}", READ, reads(scale_sets.show_list)),
         ("GET", f"{_LOCATION}/virtualMachineScaleSets", READ, reads(scale_sets.show_list)),
         ("GET", f"{_LOCATION}/operations/{{operation}}", READ, reads(operations.show)),

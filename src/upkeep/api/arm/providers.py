@@ -14,6 +14,9 @@ _TYPES: Mapping[str, Sequence[str]] = {
     "Microsoft.Compute": (
         "virtualMachineScaleSets",
         "virtualMachineScaleSets/virtualMachines",
+        "galleries",
+        "galleries/images",
+        "galleries/images/versions",
         "locations/operations",
     ),
     "Microsoft.Resources": ("subscriptions", "resourceGroups", "tenants"),
