@@ -3,9 +3,12 @@
 Two benches stand on it: the tick over it (tick.py) and the agents at its server (checkins.py).
 """
 
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
+
+from sqlalchemy import func, select
 
 from upkeep.store import tables as t
 from upkeep.store.database import Database, to_us
@@ -13,6 +16,7 @@ from upkeep.store.tokens import hash_secret
 
 GROUPS = 1_000
 MACHINES_EACH = 100
+SETTLE_S_MAX = 120.0
 # What a group's agents are told to probe; the server does not look from outside itself.
 PROBE = (
     '{"protocol":"http","port":8080,"path":"/health","number_of_probes":1,"rich":false,'
@@ -119,3 +123,16 @@ def enrol_all(
             ],
         )
     return machines
+
+
+def wait_at_rest(database: Database) -> None:
+    """Until a server that has just begun has looked at every group."""
+    query = select(func.count()).where(t.groups.c.wake_at <= to_us(datetime.now(UTC)))
+    deadline = time.monotonic() + SETTLE_S_MAX
+    while True:
+        with database.read() as connection:
+            if connection.execute(query).scalar_one() == 0:
+                return
+        if time.monotonic() > deadline:
+            raise TimeoutError("the server goes on planning with nothing new to plan")
+        time.sleep(0.2)

@@ -19,8 +19,6 @@ connection is about 34 KiB of OpenSSL's and uvloop's buffers.
 import os
 import struct
 import time
-from collections.abc import Callable
-from datetime import UTC, datetime
 from pathlib import Path
 
 from sqlalchemy import func, select
@@ -33,7 +31,7 @@ from bench.workspace import load_now, workspace
 from upkeep.api.agents import FILES_RESERVED, WAIT_S_MAX
 from upkeep.api.serve_http import raise_file_limit
 from upkeep.store import tables as t
-from upkeep.store.database import Database, to_us
+from upkeep.store.database import Database
 from upkeep.store.migrate import migrate
 
 LINKS = 32
@@ -41,7 +39,6 @@ FULL_SPEED_S = 10.0
 RATE_PER_S = 3_000
 AT_RATE_S = 20.0
 FIRST_ROUND_S_MAX = 300.0
-SETTLE_S_MAX = 120.0
 POLLS = 20_000
 # The clock's mark and the times agents were last heard of are written in bulk, however many
 # check in; one commit for so many check-ins could only be a write of their own.
@@ -79,7 +76,7 @@ def _check_ins(
 ) -> list[Figure]:
     first = agents.check_in(at_most=machines, seconds=FIRST_ROUND_S_MAX)
     assert len(first.latencies_s) == machines, "not every machine has checked in once"
-    _wait(lambda: _groups_due(database) == 0)
+    big_fleet.wait_at_rest(database)
     rows, commits, cpu = _rows(database), _commits(server), server.cpu_s()
     fast = agents.check_in(seconds=seconds)
     fast_cpu = server.cpu_s() - cpu
@@ -130,12 +127,6 @@ def _poll_figure(server: RunningServer, agents: Agents, polls: int) -> Figure:
     )  # fmt: skip
 
 
-def _groups_due(database: Database) -> int:
-    query = select(func.count()).where(t.groups.c.wake_at <= to_us(datetime.now(UTC)))
-    with database.read() as connection:
-        return int(connection.execute(query).scalar_one())
-
-
 def _commits(server: RunningServer) -> int:
     """SQLite's own count of transactions, in the header of its index of the write-ahead log.
 
@@ -157,11 +148,3 @@ def _rows(database: Database) -> dict[str, int]:
             rows = connection.execute(select(*columns).order_by(*table.primary_key)).all()
             found[f"what {table.name} hold"] = hash(tuple(map(tuple, rows)))
     return found
-
-
-def _wait(is_done: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + SETTLE_S_MAX
-    while not is_done():
-        if time.monotonic() > deadline:
-            raise TimeoutError("the server goes on planning with nothing new to plan")
-        time.sleep(0.2)

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 BENCHES: Mapping[str, Sequence[str]] = {
     "plan": ("plan_group_1000_ms", "plan_group_1000_rolling_ms"),
     "tick": ("tick_100k_idle_ms", "tick_100k_one_changed_ms"),
+    "arm": ("arm_read_p99_ms",),
     "checkins": (
         "checkins_per_s",
         "checkin_p99_ms",

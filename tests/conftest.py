@@ -18,6 +18,7 @@ SLOW = frozenset(
         "api/test_agents.py",
         "api/arm/test_dialect.py",
         "api/arm/test_galleries.py",
+        "api/arm/test_garbage.py",
         "api/arm/test_instances.py",
         "api/arm/test_resource_groups.py",
         "api/arm/test_set_changes.py",

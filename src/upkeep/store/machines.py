@@ -58,9 +58,9 @@ def read_list(
 
 
 def of_group(connection: Connection, group_id: str) -> list[Row[Any]]:
-    """All machines of a group that are there: id, name, lifecycle; by name."""
+    """All machines of a group that are there: id, name, lifecycle, image; by name."""
     m = t.machines.c
-    query = select(m.id, m.name, m.lifecycle).where(
+    query = select(m.id, m.name, m.lifecycle, m.image).where(
         m.group_id == group_id, m.lifecycle != Lifecycle.DELETED
     )
     return list(connection.execute(query.order_by(m.name)))

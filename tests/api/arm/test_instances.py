@@ -1,11 +1,12 @@
 """Instances of a set through Azure's dialect: protection, upgrades by hand."""
 
+import hashlib
 from datetime import UTC, datetime
 from typing import Any
 
 import httpx
 import pytest
-from sqlalchemy import insert
+from sqlalchemy import insert, update
 from tests.api.arm.documents import error, message
 
 from upkeep.store import tables as t
@@ -31,6 +32,7 @@ def machines(server: Any, made: dict[str, Any]) -> None:
         for number in range(3)
     ]
     server.write(lambda c: c.execute(insert(t.machines), rows))
+    server.write(lambda c: c.execute(update(t.groups).values(next_ordinal=len(rows))))
 
 
 def protect(client: httpx.Client, place: str, **policy: Any) -> httpx.Response:
@@ -86,8 +88,28 @@ def test_an_upgrade_by_hand_names_its_instances(
     assert message(answer)
 
 
-def test_instances_that_are_current_are_left_alone(client: httpx.Client, place: str) -> None:
-    """There is no version at all here: nobody is behind it."""
+def test_instances_that_are_behind_are_upgraded_and_no_others(
+    server: Any, client: httpx.Client, place: str
+) -> None:
+    content = b"a root file system"
+    digest = {"Digest": f"sha-256={hashlib.sha256(content).hexdigest()}"}
+    server.write(lambda c: c.execute(update(t.groups).values(auto_upgrade=0)))
+    current = update(t.machines).where(t.machines.c.id == "m_0").values(image="1.0.1")
+    server.write(lambda c: c.execute(current))
+    path = "/v1/images/web/versions/1.0.1/tar?regions=north"
+    assert client.put(path, content=content, headers=digest).status_code == 201
+    answer = client.post(f"{place}/manualupgrade", json={"instanceIds": ["0"]})
+    assert (answer.status_code, answer.content) == (200, b"")
+    begun = client.post(f"{place}/manualupgrade", json={"instanceIds": ["0", "2"]})
+    assert begun.status_code == 202
+    assert client.get(begun.headers["azure-asyncoperation"]).json()["status"] == "InProgress"
+    tasks = server.read(lambda c: c.execute(t.tasks.select()).all())
+    assert [task.machine_id for task in tasks] == ["m_2"]
+
+
+def test_instances_of_a_set_without_versions_are_left_alone(
+    client: httpx.Client, place: str
+) -> None:
     answer = client.post(f"{place}/manualupgrade", json={"instanceIds": ["*"]})
     assert (answer.status_code, answer.content) == (200, b"")
     answer = client.post(f"{place}/manualupgrade", json={"instanceIds": ["0", "7"]})

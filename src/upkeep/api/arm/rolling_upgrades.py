@@ -87,7 +87,8 @@ async def upgrade_instances(request: ArmRequest) -> ArmReply:
         row = find_set(connection, request)
         target = newest(connection, row)
         chosen = named_instances(connection, row, wanted)
-        return row.id, [m.id for m in chosen if target and is_older(m.image, target)]
+        behind = [m.id for m in chosen if target and m.image and is_older(m.image, target)]
+        return row.id, behind
 
     group, chosen = await look(request, find)
     if not chosen:

@@ -1,0 +1,170 @@
+"""`az`, unmodified, over real machines: the story of a set from its creation to its end.
+
+The machines are nspawn's, the server is `upkeep serve`.  What an extension of `az` would do is done
+with `az rest`.
+"""
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.clients.az import Az, AzError
+from tests.clients.conftest import client_python
+from tests.machines.real_fleet import RealFleet, real_fleet
+
+pytestmark = pytest.mark.machines
+
+SIZE = 4
+IN_SET = ("--resource-group", "default", "--name", "shop")
+OF_NEW = ("--resource-group", "lab", "--name", "till")
+WAIT_MAX_S = 120.0
+
+
+@pytest.fixture(scope="module")
+def fleet() -> Iterator[RealFleet]:
+    with (
+        real_fleet(prepare=lambda overlay: None) as site,
+        site.machines_of("shop", SIZE) as fleet,
+    ):
+        yield fleet
+
+
+@pytest.fixture(scope="module")
+def az(fleet: RealFleet, tmp_path_factory: pytest.TempPathFactory) -> Az:
+    return Az(
+        client_python("client-az.lock"),
+        tmp_path_factory.mktemp("azure"),
+        base=f"https://127.0.0.1:{fleet.port}",
+        ca=fleet.stage.state / "ca" / "ca.pem",
+        token=fleet.token,
+    )
+
+
+def until(az: Az, *arguments: str, is_so: Callable[[Any], bool]) -> Any:
+    """Asked again until it is so; the last answer."""
+    deadline = time.monotonic() + WAIT_MAX_S
+    while True:
+        found = az(*arguments)
+        if is_so(found):
+            return found
+        assert time.monotonic() < deadline, found
+        time.sleep(0.2)
+
+
+def subscription(az: Az) -> str:
+    return str(az("account", "show")["id"])
+
+
+def test_it_has_logged_in_and_sees_the_set(az: Az) -> None:
+    assert az("account", "show")["user"]["type"] == "servicePrincipal"
+    assert [each["name"] for each in az("vmss", "list")] == ["shop"]
+    found = az("vmss", "list-instances", *IN_SET)
+    assert [each["instanceId"] for each in found] == ["0", "1", "2", "3"]
+    view = az("vmss", "get-instance-view", *IN_SET)
+    summary = view["virtualMachine"]["statusesSummary"]
+    assert {"code": "HealthState/healthy", "count": SIZE} in summary
+
+
+def test_it_makes_a_set_of_real_machines_that_upgrades_itself(az: Az, tmp_path: Path) -> None:
+    az("group", "create", "--name", "lab", "--location", "local")
+    assert az("group", "exists", "--name", "lab") is True
+    (gallery,) = az("sig", "list")
+    images = az("sig", "image-definition", "list", "-r", gallery["name"], "-g", "lab")
+    (image,) = [each for each in images if each["name"] == "shop"]
+    model = {
+        "location": "local",
+        "sku": {"name": "Upkeep_1cpu_128mib", "capacity": 2},
+        "properties": {
+            "upgradePolicy": {"mode": "Manual"},
+            "virtualMachineProfile": {"storageProfile": {"imageReference": {"id": image["id"]}}},
+        },
+    }
+    body = tmp_path / "model.json"
+    body.write_text(json.dumps(model))
+    sets = f"/subscriptions/{subscription(az)}/resourceGroups/lab/providers/Microsoft.Compute"
+    url = f"{sets}/virtualMachineScaleSets/till?api-version=2024-07-01"
+    az("rest", "--method", "put", "--url", url, "--body", f"@{body}")
+    until(
+        az, "vmss", "show", *OF_NEW, is_so=lambda found: found["provisioningState"] == "Succeeded"
+    )
+    automatic = "upgradePolicy.automaticOSUpgradePolicy.enableAutomaticOSUpgrade=true"
+    with pytest.raises(AzError, match="needs a health source"):
+        az("vmss", "update", *OF_NEW, "--set", automatic)
+    settings = {"protocol": "http", "port": 8080, "requestPath": "/health"}
+    az(
+        "vmss", "extension", "set", "--resource-group", "lab", "--vmss-name", "till",
+        "--name", "ApplicationHealthLinux", "--publisher", "Microsoft.ManagedServices",
+        "--version", "1.0", "--settings", json.dumps(settings),
+    )  # fmt: skip
+    changed = az("vmss", "update", *OF_NEW, "--set", automatic)
+    policy = changed["upgradePolicy"]["automaticOSUpgradePolicy"]
+    assert policy["enableAutomaticOSUpgrade"] is True
+    view = until(
+        az, "vmss", "get-instance-view", *OF_NEW,
+        is_so=lambda found: {"code": "HealthState/healthy", "count": 2}
+        in found["virtualMachine"]["statusesSummary"],
+    )  # fmt: skip
+    assert {"code": "ProvisioningState/succeeded", "count": 2} in view["virtualMachine"][
+        "statusesSummary"
+    ]
+
+
+def test_it_protects_an_instance_scales_and_deletes(az: Az) -> None:
+    protected = az(
+        "vmss", "update", *OF_NEW, "--instance-id", "1", "--protect-from-scale-in", "true"
+    )
+    assert protected["protectionPolicy"]["protectFromScaleIn"] is True
+    assert az("vmss", "scale", *OF_NEW, "--new-capacity", "1")["sku"]["capacity"] == 1
+    left = until(az, "vmss", "list-instances", *OF_NEW, is_so=lambda found: len(found) == 1)
+    assert [each["instanceId"] for each in left] == ["1"]
+    az("vmss", "delete", *OF_NEW)
+    assert [each["name"] for each in az("vmss", "list")] == ["shop"]
+    az("group", "delete", "--name", "lab", "--yes")
+    assert az("group", "exists", "--name", "lab") is False
+
+
+def test_it_follows_a_roll_to_its_end(fleet: RealFleet, az: Az) -> None:
+    with pytest.raises(AzError, match="There is no ongoing Rolling Upgrade to cancel"):
+        az("vmss", "rolling-upgrade", "cancel", *IN_SET)
+    fleet.publish("1.0.1")
+    fleet.wait("the roll", lambda: fleet.rollouts("1.0.1") != [])
+    ended = until(
+        az, "vmss", "rolling-upgrade", "get-latest", *IN_SET,
+        is_so=lambda found: found["runningStatus"]["code"] != "RollingForward",
+    )  # fmt: skip
+    assert ended["runningStatus"]["code"] == "Completed"
+    assert ended["progress"]["successfulInstanceCount"] == SIZE
+    az("vmss", "update-instances", *IN_SET, "--instance-ids", "*")
+    (past,) = az("vmss", "get-os-upgrade-history", *IN_SET)
+    assert past["properties"]["targetImageReference"]["exactVersion"] == "1.0.1"
+
+
+def test_a_broken_image_is_faulted_and_excluded(fleet: RealFleet, az: Az) -> None:
+    fleet.publish("1.0.2")
+    fleet.wait("the roll", lambda: fleet.rollouts("1.0.2") != [])
+    ended = until(
+        az, "vmss", "rolling-upgrade", "get-latest", *IN_SET,
+        is_so=lambda found: found["runningStatus"]["code"] == "Faulted",
+    )  # fmt: skip
+    assert ended["error"]["code"] == "MaxUnhealthyUpgradedInstancePercentExceededInRollingUpgrade"
+    az(
+        "sig", "image-version", "update", "--resource-group", "default", "--gallery-name",
+        "upkeep", "--gallery-image-definition", "shop", "--gallery-image-version", "1.0.2",
+        "--set", "publishingProfile.excludeFromLatest=true",
+    )  # fmt: skip
+    assert fleet.client.get("/v1/images/shop")["latest"] == "1.0.1"
+    with pytest.raises(AzError, match="no unprotected machine is older"):
+        az("vmss", "rolling-upgrade", "start", *IN_SET)
+
+
+def test_it_restarts_stops_and_starts_instances(fleet: RealFleet, az: Az) -> None:
+    fleet.wait("healthy machines", lambda: fleet.healthy() == SIZE)
+    az("vmss", "restart", *IN_SET, "--instance-ids", "1")
+    az("vmss", "stop", *IN_SET, "--instance-ids", "0")
+    of_one = ("vmss", "get-instance-view", *IN_SET, "--instance-id", "0")
+    assert "PowerState/stopped" in [each["code"] for each in az(*of_one)["statuses"]]
+    az("vmss", "start", *IN_SET, "--instance-ids", "0")
+    assert "PowerState/running" in [each["code"] for each in az(*of_one)["statuses"]]
