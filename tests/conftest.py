@@ -17,6 +17,7 @@ SLOW = frozenset(
         "api/test_agent_rules.py",
         "api/test_agents.py",
         "api/arm/test_dialect.py",
+        "api/arm/test_doors.py",
         "api/arm/test_galleries.py",
         "api/arm/test_garbage.py",
         "api/arm/test_instances.py",
