@@ -46,6 +46,9 @@ sim: $(STAMP) ## SEEDS=1..3000
 mutants: $(STAMP) ## plant bugs, one at a time; the simulator must find each
 	$(PYTHON) -m tests.sim.mutants
 
+fidelity: $(STAMP) ## run the tests that cite the sheets' numbers; write docs/fidelity.md
+	$(PYTHON) -m tests.fidelity.table
+
 lock: ## write the lock files anew from pyproject.toml (needs uv)
 	uv pip compile -q --generate-hashes --no-header --no-emit-index-url --no-annotate \
 		--python-version 3.11 --upgrade pyproject.toml -o requirements/server.lock
@@ -57,4 +60,4 @@ lock: ## write the lock files anew from pyproject.toml (needs uv)
 			--python-version 3.11 $$wanted -o $${wanted%.in}.lock || exit 1; \
 	done
 
-.PHONY: help setup demo check test test-libvirt fix bench sim mutants lock
+.PHONY: help setup demo check test test-libvirt fix bench sim mutants fidelity lock

@@ -29,6 +29,9 @@ HTTP = {"protocol": "http", "path": "/health"}
 TCP = {"protocol": "tcp", "port": 22}
 
 
+@pytest.mark.number("os-image", "health settings")
+@pytest.mark.number("os-image", "grace period")
+@pytest.mark.number("os-image", "outside probe")
 def test_defaults_are_those_of_the_sheet() -> None:
     assert parse_settings(HTTP) == ProbeSettings(
         ProbeProtocol.HTTP, 80, "/health", interval_ms=5000, number_of_probes=1
@@ -72,6 +75,8 @@ def test_defaults_are_those_of_the_sheet() -> None:
         ({"intervalInSeconds": 5}, "intervalInSeconds"),
     ],
 )
+@pytest.mark.number("os-image", "health settings")
+@pytest.mark.number("os-image", "grace period")
 def test_a_setting_outside_its_rule_is_refused_by_name(
     change: dict[str, object], field: str
 ) -> None:
@@ -105,12 +110,15 @@ def test_tcp_needs_a_port_and_takes_no_path() -> None:
         {"path": "without-a-slash"},
     ],
 )
+@pytest.mark.number("os-image", "health settings")
+@pytest.mark.number("os-image", "grace period")
 def test_the_limits_themselves_are_allowed_and_survive_the_wire(change: dict[str, object]) -> None:
     settings = parse_settings({**HTTP, **change})
     assert parse_settings(json.loads(json.dumps(settings_to_json(settings)))) == settings
     assert settings.path.startswith("/")
 
 
+@pytest.mark.number("os-image", "outside probe")
 def test_a_probe_from_outside_waits_its_interval_and_at_most_30_seconds() -> None:
     assert outside_timeout_s(parse_settings({**HTTP, "interval_s": 5})) == 5
     assert outside_timeout_s(parse_settings({**HTTP, "interval_s": 60})) == 30

@@ -1,5 +1,6 @@
 """The probe inside the machine, against real sockets that behave well and badly."""
 
+import inspect
 import socket
 import ssl
 import threading
@@ -7,7 +8,7 @@ import time
 
 import pytest
 
-from upkeep.agent.health import HealthState, parse_settings
+from upkeep.agent.health import CLIENT_TIMEOUT_S, HealthState, parse_settings
 from upkeep.agent.probe import look
 
 H, U, X = HealthState.HEALTHY, HealthState.UNHEALTHY, HealthState.UNKNOWN
@@ -119,6 +120,15 @@ def test_nothing_listens() -> None:
         observation = look(settings(port, rich=True))
         assert (observation.state, observation.detail) == (X, "connection refused")
         assert look(parse_settings({"protocol": "tcp", "port": port})).state is U
+
+
+@pytest.mark.number("os-image", "health client")
+def test_a_probe_inside_waits_30_seconds_and_follows_no_redirect(serve) -> None:
+    elsewhere = serve(response("200 OK"))
+    moved = serve(response("302 Found", b"", f"Location: http://127.0.0.1:{elsewhere}/"))
+    assert CLIENT_TIMEOUT_S == inspect.signature(look).parameters["timeout_s"].default == 30
+    assert look(settings(moved)).state is U
+    assert len(serve.requests) == 1, "nobody was asked elsewhere"
 
 
 @pytest.mark.parametrize("drip_s", [0, 0.05])

@@ -318,6 +318,7 @@ def test_a_stand_in_counts_in_no_budget_before_it_takes_over() -> None:
     assert story.sent(Verb.RESTART) == []
 
 
+@pytest.mark.number("os-image", "surge quota")
 def test_surge_without_quota_for_a_batch_is_done_in_place() -> None:
     story = surging(10, quota=10).run(minutes=60)
     assert len(story.sent(Verb.REPLACE_OS_DISK)) == 10

@@ -26,6 +26,8 @@ from upkeep.core.verdict import exceeds
         (50, 5_000, 2_500),
     ],
 )
+@pytest.mark.number("os-image", "batch share")
+@pytest.mark.number("os-image", "batch sizes")
 def test_a_batch_is_rounded_down_and_never_empty(percent: int, size: int, batch: int) -> None:
     assert batch_size(percent, size=size) == batch
 
@@ -45,10 +47,13 @@ def test_a_batch_is_rounded_down_and_never_empty(percent: int, size: int, batch:
         (0, 20, 0, False),
     ],
 )
+@pytest.mark.number("os-image", "strict threshold")
 def test_thresholds_are_strict(count: int, percent: int, of: int, too_many: bool) -> None:
     assert exceeds(count, percent, of=of) is too_many
 
 
+@pytest.mark.number("os-image", "defaults")
+@pytest.mark.number("os-image", "health wait")
 def test_the_defaults_of_a_policy_are_those_of_the_sheet() -> None:
     policy = RollingPolicy()
     assert (
@@ -91,6 +96,10 @@ def test_the_defaults_of_a_policy_are_those_of_the_sheet() -> None:
         (RollingPolicy(notice=timedelta(days=8)), ["notice"]),
     ],
 )
+@pytest.mark.number("os-image", "batch range")
+@pytest.mark.number("os-image", "unhealthy range")
+@pytest.mark.number("os-image", "unhealthy-upgraded range")
+@pytest.mark.number("os-image", "cross rule")
 def test_a_policy_out_of_range_is_refused_with_what_to_set(
     policy: RollingPolicy, wrong: list[str]
 ) -> None:

@@ -79,6 +79,7 @@ def test_crossing_zones_is_a_choice() -> None:
     assert story.run(minutes=60).batches() == [["m0", "m2"], ["m1", "m3"]]
 
 
+@pytest.mark.number("os-image", "phases")
 def test_a_phase_is_finished_before_the_next_begins() -> None:
     story = one_version_newer(machines_of(4))
     story.change("m3", phase=0)
@@ -104,6 +105,7 @@ def test_a_budget_smaller_than_a_batch_wins() -> None:
 # Health, bake, rollback.
 
 
+@pytest.mark.number("os-image", "health wait")
 def test_a_machine_that_is_not_healthy_in_five_minutes_goes_back() -> None:
     story = all_ill_on(one_version_newer(machines_of(6)), "1.0.1")
     story.run(minutes=5.9)  # One minute of work, five of waiting.
@@ -510,6 +512,7 @@ def test_who_is_left_out_is_told_why(field: str, reason: HoldReason) -> None:
 @pytest.mark.parametrize(
     ("field", "taken"), [("protected", False), ("opted_out", False), ("skip", True)]
 )
+@pytest.mark.number("os-image", "phases")
 def test_protection_and_opting_out_are_live_and_skip_is_read_at_the_start(
     field: str, taken: bool
 ) -> None:
@@ -551,6 +554,16 @@ def test_a_group_that_opted_out_is_told_so_and_can_be_started_by_hand() -> None:
     call = story.call(Verb.REPLACE_OS_DISK)
     assert set(story.run(minutes=120).images().values()) == {"1.0.1"}
     assert story.answers[call.id] == ""
+
+
+@pytest.mark.number("os-image", "first start")
+def test_a_group_that_is_opted_in_again_begins_at_once() -> None:
+    """Azure may take three hours."""
+    story = one_version_newer(machines_of(5), group=a_group(auto_upgrade=False)).run(minutes=60)
+    assert story.batches() == []
+    story.group = a_group()
+    story.rest()
+    assert [len(batch) for batch in story.batches()] == [1]
 
 
 def test_a_rollout_begun_by_a_person_does_not_roll_back_by_itself() -> None:

@@ -96,6 +96,7 @@ def test_the_unhealthy_go_first_within_their_phase_if_the_policy_says_so() -> No
     assert names(machines, unhealthy_first=False) == ["m3", "m1", "m2"]
 
 
+@pytest.mark.number("os-image", "phases")
 def test_phases_ascend_and_no_phase_is_the_last() -> None:
     machines = [a("m1"), a("m2", phase=7), a("m3", phase=0), a("m4", phase=7)]
     assert names(machines) == ["m3", "m2", "m4", "m1"]

@@ -266,17 +266,18 @@ def test_a_long_list_comes_in_pages_that_the_client_follows(arm: Any) -> None:
 
 def add_rollout(server: Any, state: RolloutState, **values: Any) -> str:
     """A rollout as a plan would have written it, with a task in each state that there is."""
+    rollout = values.setdefault("id", "ro_web_1")
     row = server.read(lambda c: c.execute(t.groups.select()).one())
     now = to_us(server.services.clock.now())
     ended = state in (RolloutState.COMPLETED, RolloutState.CANCELLED, RolloutState.FAULTED)
     plain = {
-        "id": "ro_web_1", "group_id": row.id, "system": System.OS_IMAGE, "target": "1.0.1",
+        "group_id": row.id, "system": System.OS_IMAGE, "target": "1.0.1",
         "verb": Verb.REPLACE_OS_DISK, "policy": row.policy, "size": 3, "state": state,
         "started_by": "platform", "started_at": now, "ended_at": now if ended else None,
     }  # fmt: skip
     tasks = [
         {
-            "rollout_id": "ro_web_1", "machine_id": f"m_{task}", "state": task,
+            "rollout_id": rollout, "machine_id": f"m_{task}", "state": task,
             "state_since": now, "clock_from": now,
         }
         for task in TaskState
@@ -284,7 +285,7 @@ def add_rollout(server: Any, state: RolloutState, **values: Any) -> str:
     server.planning = False
     server.write(lambda c: c.execute(insert(t.rollouts).values(**(plain | values))))
     server.write(lambda c: c.execute(insert(t.tasks), tasks))
-    return "ro_web_1"
+    return str(rollout)
 
 
 @pytest.mark.parametrize("state", list(RolloutState))
@@ -368,6 +369,23 @@ def test_history_says_who_started_it_and_what_went_back(arm: Any) -> None:
         "failedRolledbackInstanceCount": 1,
     }
     assert past["properties"]["runningStatus"]["endTime"]
+
+
+@pytest.mark.number("os-image", "history")
+def test_history_is_the_last_five_within_two_months(arm: Any) -> None:
+    now = arm.services.clock.now()
+
+    def ended(number: int, *, days: int) -> None:
+        at = to_us(now - timedelta(days=days))
+        add_rollout(arm, RolloutState.COMPLETED, id=f"ro_web_{number}", ended_at=at)
+
+    for number, days in enumerate((1, 2, 60, 63, 64)):
+        ended(number, days=days)
+    url = f"{place(arm)}/osUpgradeHistory"
+    assert len(arm.client().get(url).json()["value"]) == 3
+    for number in (5, 6, 7):
+        ended(number, days=0)
+    assert len(arm.client().get(url).json()["value"]) == 5
 
 
 @pytest.mark.parametrize(

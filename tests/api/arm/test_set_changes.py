@@ -29,6 +29,7 @@ def change(client: httpx.Client, place: str, **body: Any) -> dict[str, Any]:
     return document
 
 
+@pytest.mark.number("os-image", "PATCH reply")
 def test_what_a_change_does_not_name_stays(
     client: httpx.Client, place: str, made: dict[str, Any]
 ) -> None:
@@ -190,6 +191,24 @@ def test_a_set_needs_a_location_and_a_name_that_machines_can_have(
     assert "location" in message(client.put(place, json=document))
     answer = client.put(place.replace("/Web", "/We%20b"), json=a_set(base))
     assert error(answer) == (400, "InvalidParameter")
+
+
+@pytest.mark.number("os-image", "poll gap")
+def test_clients_are_told_to_come_again_in_a_second(
+    client: httpx.Client, place: str, made: dict[str, Any]
+) -> None:
+    """A set whose machines nobody makes: it stays Updating, and says where to ask."""
+    assert made["properties"]["provisioningState"] == "Updating"
+    for answer in (client.get(place), client.patch(place, json={})):
+        assert answer.headers["retry-after"] == "1"
+    operation = answer.headers["azure-asyncoperation"]
+    for asked in (client.get(operation), client.get(f"{operation}&monitor=true")):
+        assert asked.headers["retry-after"] == "1"
+    assert client.get(operation).json()["status"] == "InProgress"
+    settled = client.patch(place, json={"sku": {"capacity": 0}})
+    assert settled.json()["properties"]["provisioningState"] == "Succeeded"
+    assert "retry-after" not in settled.headers
+    assert client.get(operation).json()["status"] == "Succeeded"
 
 
 # --- Deleted --------------------------------------------------------------------------------------

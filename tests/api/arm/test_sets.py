@@ -22,6 +22,7 @@ from upkeep.store import tables as t
 # --- Created --------------------------------------------------------------------------------------
 
 
+@pytest.mark.number("os-image", "domains")
 def test_a_set_that_azure_makes_is_a_group(client: httpx.Client, base: str, place: str) -> None:
     made = client.put(place, json=a_set(base))
     assert made.status_code == 201, made.text
@@ -65,6 +66,7 @@ def test_a_client_reads_what_it_wrote_but_for_secrets(
     assert "S3cret" not in str(client.get("/v1/audit").json())
 
 
+@pytest.mark.number("os-image", "defaults")
 def test_what_a_client_did_not_say_has_the_documented_defaults(
     client: httpx.Client, base: str, place: str
 ) -> None:
@@ -86,6 +88,7 @@ def test_what_a_client_did_not_say_has_the_documented_defaults(
 
 
 @pytest.mark.parametrize("notice", [True, False])
+@pytest.mark.number("os-image", "OS image notice")
 def test_an_os_image_notification_is_a_notice_of_15_minutes(
     client: httpx.Client, base: str, place: str, notice: bool
 ) -> None:
@@ -241,6 +244,10 @@ def test_preconditions_are_checked_at_the_door(
         ({"maxBatchInstancePercent": "many"}, "maxBatchInstancePercent: a whole number"),
     ],
 )
+@pytest.mark.number("os-image", "batch range")
+@pytest.mark.number("os-image", "unhealthy range")
+@pytest.mark.number("os-image", "unhealthy-upgraded range")
+@pytest.mark.number("os-image", "cross rule")
 def test_a_policy_out_of_range_is_refused_in_azures_own_words(
     server: Any, client: httpx.Client, base: str, place: str, policy: Any, word: str
 ) -> None:
@@ -251,6 +258,15 @@ def test_a_policy_out_of_range_is_refused_in_azures_own_words(
     assert error(answer) == (400, "InvalidParameter")
     assert word in message(answer)
     assert rows(server) == before
+
+
+@pytest.mark.number("os-image", "set size")
+@pytest.mark.parametrize(("capacity", "status"), [(0, 201), (1_000, 201), (1_001, 400), (-1, 400)])
+def test_a_set_has_at_most_1000_instances(
+    client: httpx.Client, base: str, place: str, capacity: int, status: int
+) -> None:
+    document = a_set(base) | {"sku": {"capacity": capacity}}
+    assert client.put(place, json=document).status_code == status
 
 
 @pytest.mark.parametrize(
