@@ -16,6 +16,7 @@ SLOW = frozenset(
         "agent/test_zipapp.py",
         "api/test_agent_rules.py",
         "api/test_agents.py",
+        "api/arm/test_deployments.py",
         "api/arm/test_dialect.py",
         "api/arm/test_doors.py",
         "api/arm/test_galleries.py",

@@ -114,6 +114,7 @@ def make_services(directory: Path, url: str = "https://127.0.0.1:8443") -> tuple
         url=url,
         state_dir=directory,
         platforms=frozenset({"simulated"}),
+        network="10.92.0.0/24",
         wake=lambda: None,
         is_ready=lambda: True,
         agent_times=AgentTimes(long_s=5, interval_s=300),

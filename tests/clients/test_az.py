@@ -1,13 +1,11 @@
 """`az`, unmodified, over real machines: the story of a set from its creation to its end.
 
-The machines are nspawn's, the server is `upkeep serve`.  What an extension of `az` would do is done
-with `az rest`.
+The machines are nspawn's, the server is `upkeep serve`.
 """
 
 import json
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -68,28 +66,20 @@ def test_it_has_logged_in_and_sees_the_set(az: Az) -> None:
     assert {"code": "HealthState/healthy", "count": SIZE} in summary
 
 
-def test_it_makes_a_set_of_real_machines_that_upgrades_itself(az: Az, tmp_path: Path) -> None:
+def test_it_makes_a_set_of_real_machines_that_upgrades_itself(az: Az) -> None:
     az("group", "create", "--name", "lab", "--location", "local")
     assert az("group", "exists", "--name", "lab") is True
     (gallery,) = az("sig", "list")
     images = az("sig", "image-definition", "list", "-r", gallery["name"], "-g", "lab")
     (image,) = [each for each in images if each["name"] == "shop"]
-    model = {
-        "location": "local",
-        "sku": {"name": "Upkeep_1cpu_128mib", "capacity": 2},
-        "properties": {
-            "upgradePolicy": {"mode": "Manual"},
-            "virtualMachineProfile": {"storageProfile": {"imageReference": {"id": image["id"]}}},
-        },
-    }
-    body = tmp_path / "model.json"
-    body.write_text(json.dumps(model))
-    sets = f"/subscriptions/{subscription(az)}/resourceGroups/lab/providers/Microsoft.Compute"
-    url = f"{sets}/virtualMachineScaleSets/till?api-version=2024-07-01"
-    az("rest", "--method", "put", "--url", url, "--body", f"@{body}")
-    until(
-        az, "vmss", "show", *OF_NEW, is_so=lambda found: found["provisioningState"] == "Succeeded"
-    )
+    made = az(
+        "vmss", "create", *OF_NEW, "--image", image["id"], "--instance-count", "2",
+        "--orchestration-mode", "Uniform", "--vm-sku", "Upkeep_1cpu_128mib",
+        "--admin-username", "someone", "--admin-password", "S3cret-of-nobody",
+        "--authentication-type", "password", "--lb", "", "--public-ip-address", "",
+    )  # fmt: skip
+    assert made["VMSS"]["provisioningState"] == "Succeeded"
+    assert len(az("vmss", "list-instances", *OF_NEW)) == 2
     automatic = "upgradePolicy.automaticOSUpgradePolicy.enableAutomaticOSUpgrade=true"
     with pytest.raises(AzError, match="needs a health source"):
         az("vmss", "update", *OF_NEW, "--set", automatic)

@@ -43,6 +43,7 @@ class Services:
     url: `https://host:port` as machines reach this server.
     state_dir: where this process keeps files of its own (mode 700).
     platforms: the platforms that this server drives, `agent_only` aside.
+    network: the addresses that their machines get, as 10.92.0.0/16; empty where it makes none.
     wake: the engine should look for due groups now; from any thread.
     is_ready: the engine's loop has run.
     replication: the state in which a published version begins; REPLICATING where somebody brings
@@ -64,6 +65,7 @@ class Services:
     is_ready: Callable[[], bool]
     agent_times: AgentTimes = field(default_factory=AgentTimes)
     replication: ReplicationState = ReplicationState.COMPLETED
+    network: str = ""
 
     def announce(self, *groups: str) -> None:
         """Groups were marked by a committed transaction of a handler."""

@@ -6,6 +6,7 @@ Killed at any moment, the next start goes on from the rows; no machine is touche
 """
 
 import asyncio
+import ipaddress
 import logging
 import os
 import secrets
@@ -204,6 +205,7 @@ class _Assembly:
             wake=self._runner.reload_watch,
             is_ready=lambda: self._runner.ticks > 0,
             replication=ReplicationState.REPLICATING,
+            network=network_of(self._settings) if platforms else "",
         )
 
     def start(self) -> None:
@@ -248,6 +250,11 @@ class _Assembly:
             with self._database.write() as connection:
                 remove_if_empty(connection, plan.group.id, now=now)
         self._notify.changed(plan.group.id)
+
+
+def network_of(settings: ServerSettings) -> str:
+    """The addresses of the bridge's network, from the bridge's own address."""
+    return str(ipaddress.ip_interface(settings.network).network)
 
 
 def open_platforms(settings: ServerSettings) -> dict[str, Platform]:

@@ -24,6 +24,9 @@ NAMES = {
     "gallery": "upkeep",
     "image": "web",
     "version": "1.0.0",
+    "deployment": "first",
+    "network": "upkeep",
+    "subnet": "machines",
 }
 # Whatever else is read is the same for everybody who may read: the catalogue, the server itself.
 OF_A_SCOPE = ("resourceGroups", "virtualMachineScaleSets", "{operation}")
@@ -52,7 +55,10 @@ def guarded(server: Any) -> list[Route]:
 def is_of_a_scope(route: Route) -> bool:
     is_read = route.role is Role.READER
     return not is_read or (
-        "galleries" not in route.path and any(word in route.path for word in OF_A_SCOPE)
+        "{gallery}" not in route.path
+        and "{network}" not in route.path
+        and not route.path.endswith(("/galleries", "/virtualNetworks"))
+        and any(word in route.path for word in OF_A_SCOPE)
     )
 
 

@@ -27,6 +27,9 @@ RIGHT = {
     "gallery": ("upkeep",),
     "image": ("web", "office"),
     "version": ("1.0.0", "2.0.0"),
+    "deployment": ("first", "First"),
+    "network": ("upkeep",),
+    "subnet": ("machines",),
 }
 QUERIES = ("api-version=2026-04-01", "$expand=instanceView", "$skiptoken=web-1", "monitor=true")
 
@@ -34,6 +37,8 @@ QUERIES = ("api-version=2026-04-01", "$expand=instanceView", "$skiptoken=web-1",
 def bodies(base: str) -> list[dict[str, Any]]:
     """What would be right somewhere."""
     gallery = f"{base}/resourceGroups/a/providers/Microsoft.Compute/galleries/upkeep"
+    kind = {"type": "Microsoft.Compute/virtualMachineScaleSets", "name": "till"}
+    resource = kind | a_set(base) | {"tags": {"a": "[parameters('a')]"}}
     source = {"id": f"{gallery}/images/web/versions/1.0.0"}
     return [
         a_set(base),
@@ -42,6 +47,7 @@ def bodies(base: str) -> list[dict[str, Any]]:
         {"instanceIds": ["0", "1"]},
         {"properties": {"publishingProfile": {"targetRegions": [{"name": "north"}]}}},
         {"location": "north", "properties": {"storageProfile": {"source": source}}},
+        {"properties": {"template": {"resources": [resource]}, "parameters": {}}},
     ]
 
 

@@ -142,7 +142,6 @@ def test_the_image_follows_the_reference(client: httpx.Client, base: str, place:
     [
         ({"location": "south"}, "stays there"),
         ({"properties": {"platformFaultDomainCount": 2}}, "since the set was created"),
-        ({"properties": {"orchestrationMode": "Flexible"}}, "since the set was created"),
     ],
 )
 @pytest.mark.usefixtures("made")

@@ -137,6 +137,10 @@ def test_scripts_run_in_the_models_sequence(client: httpx.Client, base: str, pla
 # --- Refused --------------------------------------------------------------------------------------
 
 
+def flexible(document: dict[str, Any]) -> None:
+    document["properties"]["orchestrationMode"] = "Flexible"
+
+
 def without_health(document: dict[str, Any]) -> None:
     profile_of(document)["extensionProfile"]["extensions"] = []
 
@@ -199,6 +203,7 @@ def files(document: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("spoil", "word"),
     [
+        (flexible, "Uniform"),
         (without_health, "needs a health source"),
         (rolling_without_health, "mode Rolling needs a health source"),
         (two_sources, "exactly one health source"),

@@ -16,7 +16,7 @@ from upkeep.api.arm import extensions
 from upkeep.api.arm.documents import Document, field, merged
 from upkeep.api.arm.route import PAGE, ArmReply, ArmRequest, page_reply, resource_reply
 from upkeep.api.arm.scopes import COMPUTE, check_subscription, find_set, group_place, set_id
-from upkeep.api.arm.set_model import NOTICE, is_size_of_ours
+from upkeep.api.arm.set_model import NOTICE, is_size_of_ours, mode_of
 from upkeep.api.shapes import text_cursor
 from upkeep.core.model import GroupKind, Lifecycle, RollingPolicy
 from upkeep.store import arm_documents, groups
@@ -30,8 +30,6 @@ _DEFAULTS: Document = {
         "orchestrationMode": "Uniform",
         "singlePlacementGroup": False,
         "overprovision": False,
-        # A changed model reaches a machine when its OS disk is replaced next.
-        "upgradePolicy": {"mode": "Manual"},
     },
 }
 
@@ -123,6 +121,8 @@ def scale_set(
             "timeCreated": from_us(row.created_at).isoformat(),
             "platformFaultDomainCount": row.fault_domains,
             "upgradePolicy": {
+                # Kept and shown; a changed model reaches a machine with its next OS disk.
+                "mode": mode_of(kept),
                 "rollingUpgradePolicy": rolling_policy(policy),
                 "automaticOSUpgradePolicy": {
                     "enableAutomaticOSUpgrade": bool(row.auto_upgrade),

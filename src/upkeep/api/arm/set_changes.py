@@ -43,15 +43,20 @@ async def put(request: ArmRequest) -> ArmReply:
 
     def write(connection: Connection, now: datetime) -> tuple[Row[Any], ArmReply]:
         check_subscription(connection, request)
-        body = checked(request.body)
-        row = seek_set(connection, request)
-        if row is None:
-            row, status = _create(connection, request, body, now), 201
-        else:
-            row, status = _change(connection, request, row, body, now), 200
-        return row, _reply(connection, request, row, status=status)
+        row, is_new = apply(connection, request, checked(request.body), now)
+        return row, _reply(connection, request, row, status=201 if is_new else 200)
 
     return await _written(request, write)
+
+
+def apply(
+    connection: Connection, request: ArmRequest, body: Document, now: datetime
+) -> tuple[Row[Any], bool]:
+    """The set of the request's path as the document wants it, and whether it is new."""
+    row = seek_set(connection, request)
+    if row is None:
+        return _create(connection, request, body, now), True
+    return _change(connection, request, row, body, now), False
 
 
 async def patch(request: ArmRequest) -> ArmReply:

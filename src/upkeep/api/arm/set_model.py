@@ -76,11 +76,17 @@ def wanted(document: Document, scripts: Mapping[str, bytes]) -> dict[str, Any]:
 
 
 def check(document: Document) -> None:
-    """The preconditions of automatic upgrades.  Source: sheet §2.2, §9.4.
+    """The preconditions of a set and of automatic upgrades.  Source: sheet §2.2, §9.4.
 
     Raises:
         InputError: one does not hold.
     """
+    orchestration = field(document, "properties", "orchestrationMode")
+    if orchestration is not None and str(orchestration).casefold() != "uniform":
+        raise bad_request(
+            "orchestrationMode: Uniform; sets whose instances are virtual machines of their own"
+            " are not built"
+        )
     profile = field(document, "properties", "virtualMachineProfile")
     mode = _mode(field(document, "properties", "upgradePolicy", "mode"))
     automatic = _is_automatic(document)
@@ -164,6 +170,11 @@ def _check_guest_patching(profile: Any) -> None:
 def _is_automatic(document: Document) -> bool:
     upgrade = field(document, "properties", "upgradePolicy")
     return flag(upgrade, "automaticOSUpgradePolicy", "enableAutomaticOSUpgrade")
+
+
+def mode_of(document: Document) -> str:
+    """How the set says that a changed model reaches its instances."""
+    return _mode(field(document, "properties", "upgradePolicy", "mode")) or "Manual"
 
 
 def _mode(mode: Any) -> str | None:
