@@ -128,6 +128,20 @@ def test_a_secret_script_that_is_not_sent_again_is_kept(
 
 
 @pytest.mark.usefixtures("made")
+def test_a_script_that_the_native_api_has_changed_is_not_shown_as_it_was(
+    client: httpx.Client, place: str
+) -> None:
+    other = [{"name": "setup", "content": base64.b64encode(b"#!/other\n").decode()}]
+    assert client.patch("/v1/groups/web", json={"scripts": other}).status_code == 200
+    shown = client.get(place).json()
+    (_, script) = profile_of(shown)["extensionProfile"]["extensions"]
+    assert script["properties"]["settings"] == {}
+    assert client.put(place, json=shown).status_code == 200
+    words = [line["line"] for line in client.get("/v1/groups/web/story").json()["items"]]
+    assert sum("changed scripts" in line for line in words) == 1, "only natively"
+
+
+@pytest.mark.usefixtures("made")
 def test_the_image_follows_the_reference(client: httpx.Client, base: str, place: str) -> None:
     profile = {"storageProfile": {"imageReference": image(base, "office")}}
     change(client, place, properties={"virtualMachineProfile": profile})
@@ -142,6 +156,7 @@ def test_the_image_follows_the_reference(client: httpx.Client, base: str, place:
     [
         ({"location": "south"}, "stays there"),
         ({"properties": {"platformFaultDomainCount": 2}}, "since the set was created"),
+        ({"tags": {"upkeep-platform": "libvirt"}}, "'simulated' makes the machines"),
     ],
 )
 @pytest.mark.usefixtures("made")

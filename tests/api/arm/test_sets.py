@@ -163,6 +163,16 @@ def without_image(document: dict[str, Any]) -> None:
     del profile_of(document)["storageProfile"]
 
 
+def without_image_by_hand(document: dict[str, Any]) -> None:
+    without_image(document)
+    del document["properties"]["upgradePolicy"]
+
+
+def another_gallery(document: dict[str, Any]) -> None:
+    reference = profile_of(document)["storageProfile"]["imageReference"]
+    reference["id"] = reference["id"].replace("/galleries/upkeep/", "/galleries/other/")
+
+
 def patched(document: dict[str, Any]) -> None:
     profile_of(document)["osProfile"]["linuxConfiguration"] = {
         "patchSettings": {"patchMode": "AutomaticByPlatform"}
@@ -209,6 +219,8 @@ def files(document: dict[str, Any]) -> None:
         (two_sources, "exactly one health source"),
         (a_balancer, "no load balancers"),
         (without_image, "needs an image"),
+        (without_image_by_hand, "name the image"),
+        (another_gallery, "galleries/upkeep"),
         (patched, "exclude each other"),
         (windows_updates, "enableAutomaticUpdates must be false"),
         (a_version, "leave the version out"),

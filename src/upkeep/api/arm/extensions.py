@@ -6,7 +6,7 @@ it would be a promise.  Source: sheet os-image §5 (sequencing), §6.1 (health).
 """
 
 import zlib
-from base64 import b64encode
+from base64 import b64decode, b64encode
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -76,14 +76,26 @@ def shown(
                 bare = merged(extension, {"properties": {"settings": None}})
                 found.append(merged(bare, {"properties": _health(probe)}))
                 has_health = True
-        elif by_name.pop(field(extension, "name").lower(), None) is not None:
-            found.append(extension)
+        elif (script := by_name.pop(field(extension, "name").lower(), None)) is not None:
+            found.append(extension if _runs(extension, script) else _bare(extension))
     if probe and not has_health:
         kind = {"publisher": "Microsoft.ManagedServices", "type": "ApplicationHealthLinux"}
         found.insert(0, {"name": "HealthExtension", "properties": kind | _health(probe)})
     for script in by_name.values():
         found.append({"name": script["name"], "properties": _custom_script(script)})
     return found
+
+
+def _runs(extension: Any, script: Mapping[str, Any]) -> bool:
+    """Whether the document, as far as it says so, is what the group really runs."""
+    content = _script(extension)
+    return content is None or content == b64decode(script["content"])
+
+
+def _bare(extension: Any) -> dict[str, Any]:
+    """An extension whose script has been changed since by the native API: it is not shown."""
+    return merged(merged(extension, {"properties": {"settings": None}}),
+                  {"properties": {"settings": {}}})  # fmt: skip
 
 
 def _health(probe: Mapping[str, Any]) -> dict[str, Any]:

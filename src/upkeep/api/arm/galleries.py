@@ -17,7 +17,7 @@ from sqlalchemy import Connection, Row
 
 from upkeep.api.arm.documents import Document, checked, field
 from upkeep.api.arm.route import PAGE, ArmReply, ArmRequest, page_reply, resource_reply
-from upkeep.api.arm.scopes import COMPUTE, check_subscription
+from upkeep.api.arm.scopes import COMPUTE, GALLERY, check_subscription
 from upkeep.api.arm.values import flag
 from upkeep.api.problems import InputError, ProblemKind, bad_request, invalid, not_found
 from upkeep.api.shapes import is_label, is_name, text_cursor
@@ -25,12 +25,11 @@ from upkeep.core.version import ReplicationState, is_version, order_of
 from upkeep.store import images
 from upkeep.store.database import from_us
 
-GALLERY = "upkeep"
 # Where the gallery is said to be when no resource group was asked.
 HOME = "upkeep"
 
 _VERSION_ID = re.compile(
-    rf"/subscriptions/[^/]+/resourcegroups/[^/]+/{COMPUTE}/galleries/[^/]+/images/([^/]+)"
+    rf"/subscriptions/[^/]+/resourcegroups/[^/]+/{COMPUTE}/galleries/{GALLERY}/images/([^/]+)"
     r"/versions/([^/]+)",
     re.IGNORECASE,
 )

@@ -15,7 +15,14 @@ from sqlalchemy import Connection, Row
 from upkeep.api.arm import extensions
 from upkeep.api.arm.documents import Document, field, merged
 from upkeep.api.arm.route import PAGE, ArmReply, ArmRequest, page_reply, resource_reply
-from upkeep.api.arm.scopes import COMPUTE, check_subscription, find_set, group_place, set_id
+from upkeep.api.arm.scopes import (
+    COMPUTE,
+    GALLERY,
+    check_subscription,
+    find_set,
+    group_place,
+    set_id,
+)
 from upkeep.api.arm.set_model import NOTICE, is_size_of_ours, mode_of
 from upkeep.api.shapes import text_cursor
 from upkeep.core.model import GroupKind, Lifecycle, RollingPolicy
@@ -165,7 +172,7 @@ def duration(length: timedelta) -> str:
 
 def image_reference(request: ArmRequest, row: Row[Any], version: str = "") -> dict[str, str]:
     """The image definition that the group follows; with a version, what a machine runs of it."""
-    place = f"{group_place(request, row)}/{COMPUTE}/galleries/upkeep"
+    place = f"{group_place(request, row)}/{COMPUTE}/galleries/{GALLERY}"
     reference = {"id": f"{place}/images/{row.image_name}"}
     if version:
         reference["exactVersion"] = version

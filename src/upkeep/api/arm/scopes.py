@@ -18,6 +18,8 @@ from upkeep.store import tables as t
 from upkeep.store.subscriptions import Directory
 
 COMPUTE = "providers/Microsoft.Compute"
+# The catalogue, which is one for all of the server.
+GALLERY = "upkeep"
 SETS = f"{COMPUTE}/virtualMachineScaleSets"
 
 

@@ -25,7 +25,7 @@ from upkeep.api.arm.scale_sets import is_same_location, is_settled, show_one
 from upkeep.api.arm.scopes import check_subscription, find_set, seek_set
 from upkeep.api.errors import invalid_body
 from upkeep.api.group_changes import GroupNew, GroupPatch
-from upkeep.api.problems import InputError, conflict, invalid
+from upkeep.api.problems import InputError, bad_request, conflict, invalid
 from upkeep.api.services import Services
 from upkeep.api.shapes import is_name
 from upkeep.core.model import GroupKind
@@ -121,6 +121,8 @@ def _create(connection: Connection, request: ArmRequest, body: Document, now: da
         raise invalid("location: say where, as the images' regions are called here")
     set_model.check(body)
     asked = set_model.wanted(body, {}) | set_model.domains(body)
+    if "image" not in asked:
+        raise bad_request("storageProfile.imageReference: name the image that machines are made of")
     asked |= {
         "name": name,
         "platform": _platform(request.services, body),
@@ -139,7 +141,7 @@ def _change(
 ) -> Row[Any]:
     shown = show_one(connection, request, row)
     whole = _laid_over(shown, body)
-    _check_fixed(shown, whole)
+    _check_fixed(shown, whole, row)
     set_model.check(whole)
     scripts = {
         script["name"]: base64.b64decode(script["content"])
@@ -161,7 +163,7 @@ def _laid_over(document: Document, body: Document) -> Document:
     return merged(merged(result, {"tags": None}), {"tags": tags}) if tags is not None else result
 
 
-def _check_fixed(shown: Document, whole: Document) -> None:
+def _check_fixed(shown: Document, whole: Document, row: Row[Any]) -> None:
     """What a set is created with and keeps."""
     location = field(whole, "location")
     if not isinstance(location, str) or not is_same_location(location, shown["location"]):
@@ -169,6 +171,9 @@ def _check_fixed(shown: Document, whole: Document) -> None:
     for path in (("properties", "platformFaultDomainCount"), ("properties", "orchestrationMode")):
         if field(whole, *path) != field(shown, *path):
             raise conflict(f"{path[-1]}: it is {field(shown, *path)!r} since the set was created")
+    platform = field(whole, "tags", PLATFORM_TAG)
+    if platform is not None and platform != row.platform:
+        raise conflict(f"tags.{PLATFORM_TAG}: {row.platform!r} makes the machines of this set")
 
 
 def _platform(services: Services, body: Document) -> str:

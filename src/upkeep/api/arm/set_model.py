@@ -14,7 +14,7 @@ from typing import Any
 
 from upkeep.api.arm import extensions
 from upkeep.api.arm.documents import Document, field
-from upkeep.api.arm.scopes import COMPUTE
+from upkeep.api.arm.scopes import COMPUTE, GALLERY
 from upkeep.api.arm.values import binary, flag, seconds, whole
 from upkeep.api.problems import InputError, bad_request, invalid
 
@@ -26,7 +26,7 @@ NOTICE = timedelta(minutes=15)
 
 _SIZE = re.compile(r"upkeep_([0-9]{1,4})cpu_([0-9]{1,8})mib", re.IGNORECASE)
 _IMAGE = re.compile(
-    rf"/subscriptions/[^/]+/resourcegroups/[^/]+/{COMPUTE}/galleries/[^/]+/images/([^/]+)"
+    rf"/subscriptions/[^/]+/resourcegroups/[^/]+/{COMPUTE}/galleries/{GALLERY}/images/([^/]+)"
     r"(?:/versions/([^/]+))?",
     re.IGNORECASE,
 )
@@ -231,8 +231,8 @@ def _image(reference: Any) -> str | None:
     match = _IMAGE.fullmatch(place) if isinstance(place, str) else None
     if match is None:
         raise bad_request(
-            "imageReference.id: …/providers/Microsoft.Compute/galleries/GALLERY/images/IMAGE; plain"
-            " managed images have no versions to upgrade to"
+            f"imageReference.id: …/providers/Microsoft.Compute/galleries/{GALLERY}/images/IMAGE;"
+            " plain managed images have no versions to upgrade to"
         )
     if match[2] not in (None, "latest"):
         raise bad_request(
