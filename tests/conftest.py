@@ -25,6 +25,7 @@ SLOW = frozenset(
         "api/arm/test_resource_groups.py",
         "api/arm/test_set_changes.py",
         "api/arm/test_sets.py",
+        "api/arm/test_vm_images.py",
         "api/test_certificates.py",
         "api/test_cookie.py",
         "api/test_doors.py",

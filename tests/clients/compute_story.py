@@ -98,6 +98,16 @@ def look(compute):
     one = compute.virtual_machine_scale_set_vms.get(GROUP.upper(), SET.upper(), "0")
     seen = compute.virtual_machine_scale_set_vms.get_instance_view(GROUP, SET, "0")
     tell(name=one.name, power=[each.code for each in seen.statuses])
+    catalogue = compute.virtual_machine_images
+    where = ("local", "upkeep", SET, "default")
+    newest = catalogue.list(*where, top=1, orderby="name desc")[0].name
+    tell(
+        offers=[each.name for each in catalogue.list_offers("local", "upkeep")],
+        newest=newest,
+        automatic=catalogue.get(
+            *where, newest
+        ).automatic_os_upgrade_properties.automatic_os_upgrade_supported,
+    )
 
 
 def follow(compute):

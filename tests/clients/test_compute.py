@@ -84,7 +84,7 @@ def is_whole(states: list[dict[str, Any]]) -> bool:
 
 
 def test_it_sees_the_set_and_its_machines(person: Person) -> None:
-    found, one = person.does("look")
+    found, one, catalogue = person.does("look")
     assert found["names"] == found["in_group"] == ["shop"]
     assert (found["state"], found["capacity"], found["automatic"]) == ("Succeeded", SIZE, True)
     assert found["summary"]["HealthState/healthy"] == SIZE
@@ -93,6 +93,7 @@ def test_it_sees_the_set_and_its_machines(person: Person) -> None:
     assert found["ids"] == ["0", "1", "2", "3"]
     assert one["name"] == "shop-0"
     assert "PowerState/running" in one["power"]
+    assert catalogue == {"offers": ["shop"], "newest": "1.0.0", "automatic": True}
 
 
 def test_it_creates_a_set_of_real_machines_and_is_told_what_cannot_be(person: Person) -> None:
@@ -131,7 +132,7 @@ def test_it_follows_a_roll_that_nobody_asked_for_to_its_end(
     assert told["seen"][-1]["successful"] == SIZE
     assert is_whole(told["seen"])
     assert told["id"].endswith("/virtualMachineScaleSets/shop/rollingUpgrades/latest")
-    (found, _) = person.does("look")
+    found, *_ = person.does("look")
     assert found["versions"] == ["1.0.1"] * SIZE
     (refused,) = person.does("start")
     assert refused["code"] == "OperationNotAllowed", "nothing is left to upgrade"
@@ -147,7 +148,7 @@ def test_a_broken_image_is_faulted_with_the_documented_code(
     assert told["code"] == "MaxUnhealthyUpgradedInstancePercentExceededInRollingUpgrade"
     assert "shop-0" in told["why"]
     assert is_whole(told["seen"])
-    (found, _) = person.does("look")
+    found, *_ = person.does("look")
     assert "1.0.2" not in found["versions"]
     assert found["current"] == [False] * SIZE
 

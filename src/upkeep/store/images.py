@@ -27,6 +27,10 @@ def find(connection: Connection, name: str) -> Row[Any] | None:
     return connection.execute(select(t.images).where(t.images.c.name == name)).first()
 
 
+def names(connection: Connection) -> list[str]:
+    return list(connection.execute(select(t.images.c.name).order_by(t.images.c.name)).scalars())
+
+
 def read_list(
     connection: Connection, *, after: str | None, limit: int
 ) -> tuple[list[Row[Any]], bool]:

@@ -27,6 +27,9 @@ NAMES = {
     "deployment": "first",
     "network": "upkeep",
     "subnet": "machines",
+    "publisher": "upkeep",
+    "offer": "web",
+    "sku": "default",
 }
 # Whatever else is read is the same for everybody who may read: the catalogue, the server itself.
 OF_A_SCOPE = ("resourceGroups", "virtualMachineScaleSets", "{operation}")

@@ -30,6 +30,9 @@ RIGHT = {
     "deployment": ("first", "First"),
     "network": ("upkeep",),
     "subnet": ("machines",),
+    "publisher": ("upkeep",),
+    "offer": ("web",),
+    "sku": ("default",),
 }
 QUERIES = ("api-version=2026-04-01", "$expand=instanceView", "$skiptoken=web-1", "monitor=true")
 

@@ -18,6 +18,7 @@ from sqlalchemy import Connection, Row
 from upkeep.api.arm.documents import Document, checked, field
 from upkeep.api.arm.route import PAGE, ArmReply, ArmRequest, page_reply, resource_reply
 from upkeep.api.arm.scopes import COMPUTE, GALLERY, check_subscription
+from upkeep.api.arm.set_model import PUBLISHER, SKU
 from upkeep.api.arm.values import flag
 from upkeep.api.problems import InputError, ProblemKind, bad_request, invalid, not_found
 from upkeep.api.shapes import is_label, is_name, text_cursor
@@ -269,7 +270,7 @@ def _image(request: ArmRequest, name: str) -> Document:
             "osType": "Linux",
             "osState": "Generalized",
             "hyperVGeneration": "V2",
-            "identifier": {"publisher": "upkeep", "offer": name, "sku": "default"},
+            "identifier": {"publisher": PUBLISHER, "offer": name, "sku": SKU},
             "provisioningState": "Succeeded",
         },
     }

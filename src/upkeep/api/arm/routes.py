@@ -16,6 +16,7 @@ from upkeep.api.arm import (
     scale_sets,
     scopes,
     set_changes,
+    vm_images,
 )
 from upkeep.api.arm.login import Login, endpoints, openid
 from upkeep.api.arm.route import Handler, Route, reads
@@ -36,6 +37,8 @@ _NETWORKS = f"{_RG}/providers/Microsoft.Network/virtualNetworks"
 _DEPLOYMENTS = f"{_RG}/providers/Microsoft.Resources/deployments"
 _DEPLOYMENT = f"{_DEPLOYMENTS}/{{deployment}}"
 _LOCATION = f"{_SUB}/{COMPUTE}/locations/{{location}}"
+_OFFERS = f"{_LOCATION}/publishers/{{publisher}}/artifacttypes/vmimage/offers"
+_SKUS = f"{_OFFERS}/{{offer}}/skus"
 
 
 _ROWS: tuple[tuple[str, str, Role, Handler], ...] = (
@@ -69,6 +72,11 @@ _ROWS: tuple[tuple[str, str, Role, Handler], ...] = (
         READ,
         reads(deployments.show_status),
     ),
+    ("GET", f"{_LOCATION}/publishers", READ, reads(vm_images.show_publishers)),
+    ("GET", _OFFERS, READ, reads(vm_images.show_offers)),
+    ("GET", _SKUS, READ, reads(vm_images.show_skus)),
+    ("GET", f"{_SKUS}/{{sku}}/versions", READ, reads(vm_images.show_versions)),
+    ("GET", f"{_SKUS}/{{sku}}/versions/{{version}}", READ, reads(vm_images.show_version)),
     ("GET", _NETWORKS, READ, reads(networks.show_list)),
     ("GET", f"{_NETWORKS}/{{network}}", READ, reads(networks.show)),
     ("GET", f"{_NETWORKS}/{{network}}/subnets/{{subnet}}", READ, reads(networks.show_subnet)),

@@ -30,7 +30,8 @@ _IMAGE = re.compile(
     r"(?:/versions/([^/]+))?",
     re.IGNORECASE,
 )
-PUBLISHER = "upkeep"
+# An image of the catalogue as a platform image: its name is the offer.
+PUBLISHER, SKU = "upkeep", "default"
 
 _POLICY_FIELDS: Mapping[str, str] = {
     "max_batch_percent": "maxBatchInstancePercent",
