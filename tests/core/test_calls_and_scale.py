@@ -222,6 +222,36 @@ def test_a_machine_that_is_protected_while_its_removal_waits_stays_and_another_g
     assert sorted(story.machines) == ["m_g_0", "m_g_1", "m_g_2", "m_g_4"]
 
 
+def test_a_scale_in_waits_for_a_machine_that_may_serve_already() -> None:
+    """To budgets it is down, and removing it would cost no place (world 129)."""
+    story = scale_set(0, capacity=3, baked="1.0.0").run(minutes=10)
+    for machine in ("m_g_0", "m_g_1"):
+        story.see(machine, Health.UNHEALTHY)
+    story.change("m_g_2", health=Health.INITIALIZING, health_since=story.now)
+    story.change("m_g_0", scale_in_protected=True)
+    story.change("m_g_1", scale_in_protected=True)
+    resize(story, 2)
+    assert story.sent(Verb.DELETE) == []
+    assert story.hold("m_g_2") is HoldReason.INITIALIZING
+    story.run(minutes=14)
+    assert story.sent(Verb.DELETE) == []
+    story.run(minutes=20)
+    assert story.sent(Verb.DELETE) == ["m_g_2"], "a start may take five minutes"
+
+
+@pytest.mark.parametrize("force", [False, True])
+def test_a_call_waits_for_a_machine_that_may_serve_already_unless_it_is_forced(
+    force: bool,
+) -> None:
+    story = Story(machines_of(2)).run(minutes=10)
+    story.change("m0", health=Health.INITIALIZING, health_since=story.now)
+    story.call(Verb.RESTART, "m0", force=force)
+    story.rest()
+    assert story.sent(Verb.RESTART) == (["m0"] if force else [])
+    story.run(minutes=20)
+    assert story.sent(Verb.RESTART) == ["m0"]
+
+
 def test_a_machine_that_could_not_be_made_is_removed_and_made_again() -> None:
     story = scale_set(0, capacity=2)
     story.refused[("m_g_0", Verb.CREATE)] = "no_space"

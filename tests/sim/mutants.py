@@ -46,6 +46,12 @@ def _mutant(name: str, file: str, old: str, new: str) -> Mutant:
 
 MUTANTS = (
     _mutant(
+        "a machine that may serve already is removed as if it were down",
+        "core/refusals.py",
+        "    if rollout.force or not takes_down:\n",
+        "    if takes_down or rollout.force:\n",
+    ),
+    _mutant(
         "a scale-in removes a machine that is to stay",
         "core/scale.py",
         "    return machine.protected or machine.scale_in_protected\n",

@@ -123,7 +123,9 @@ def _fit_machines(draft: Draft, rollout: Rollout, held: Sequence[Task]) -> list[
             draft.move(task, Signal.SKIP, detail="the machine is being removed")
             draft.wake_at(draft.now + SOON)
             continue
-        refusal = refusal_for_one(draft, rollout, machine) or still_starting(rollout, machine)
+        refusal = refusal_for_one(draft, rollout, machine) or still_starting(
+            rollout, machine, now=draft.now
+        )
         if refusal is None:
             ready.append(machine)
         elif refusal[0] in LEFT_OUT:

@@ -94,12 +94,24 @@ def refusal_for_one(draft: Draft, rollout: Rollout, machine: Machine) -> Refusal
     return refusal
 
 
-def still_starting(rollout: Rollout, machine: Machine) -> Refusal | None:
-    """A machine that is still starting is neither well nor ill: what came of it would be no
-    evidence for or against a version.  It says which within its grace period."""
-    if rollout.system is System.OS_IMAGE and machine.health is Health.INITIALIZING:
-        return HoldReason.INITIALIZING, None, "it has started: it is seen healthy, or unhealthy"
-    return None
+def still_starting(rollout: Rollout, machine: Machine, *, now: datetime) -> Refusal | None:
+    """A machine that is still starting is neither well nor ill.
+
+    What came of an upgrade would be no evidence for or against its version; it says which within
+    its grace period.  To budgets it is down, so any other work would cost no place, although it
+    may serve already: that waits as well, but no longer than a start may take.
+    """
+    if machine.health is not Health.INITIALIZING:
+        return None
+    text = "it has started: it is seen healthy, or unhealthy"
+    if rollout.system is System.OS_IMAGE:
+        return HoldReason.INITIALIZING, None, text
+    takes_down = rollout.verb in DISRUPTIVE and machine.lifecycle is Lifecycle.PRESENT
+    if rollout.force or not takes_down:
+        return None
+    began_at = max(machine.health_since, machine.worked_at or machine.health_since)
+    until = began_at + rollout.policy.health_wait
+    return (HoldReason.INITIALIZING, until, text) if now < until else None
 
 
 def refusal_by_owner(machine: Machine) -> Refusal | None:
