@@ -26,6 +26,7 @@ from upkeep.api.shapes import (
     Page,
     Text,
     View,
+    is_label,
     is_name,
     note,
     page_of,
@@ -45,7 +46,6 @@ UPLOADS_MAX = 4
 REGIONS_MAX = 100
 
 _DIGEST = re.compile(r"sha-256=([0-9a-fA-F]{64})")
-_REGION = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._:@/-]{0,99}")
 
 Regions = Annotated[tuple[Label, ...], Meta(max_length=REGIONS_MAX)]
 
@@ -271,7 +271,7 @@ def _write_version(
 
 def _parse_regions(text: str) -> list[str]:
     regions = [region.strip() for region in text.split(",") if region.strip()]
-    if len(regions) > REGIONS_MAX or not all(_REGION.fullmatch(region) for region in regions):
+    if len(regions) > REGIONS_MAX or not all(is_label(region) for region in regions):
         raise invalid(f"regions: at most {REGIONS_MAX} names with commas between")
     return regions
 

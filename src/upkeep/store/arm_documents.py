@@ -20,6 +20,11 @@ def read(connection: Connection, keys: Sequence[str]) -> dict[str, dict[str, Any
     return {row.key: msgspec.json.decode(row.document) for row in rows}
 
 
+def find(connection: Connection, key: str) -> dict[str, Any]:
+    """Empty where nothing was written."""
+    return read(connection, [key]).get(key, {})
+
+
 def read_prefixed(connection: Connection, prefix: str) -> dict[str, dict[str, Any]]:
     d = t.arm_documents.c
     rows = connection.execute(

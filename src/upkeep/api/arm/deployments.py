@@ -6,7 +6,6 @@ The sets of one template are written in one transaction, or none is.  What is ke
 is which sets it made; parameters may be secrets.
 """
 
-import asyncio
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -18,11 +17,10 @@ from sqlalchemy import Connection
 from upkeep.api.arm import set_changes
 from upkeep.api.arm.documents import Document, checked, field
 from upkeep.api.arm.resource_groups import scope_of
-from upkeep.api.arm.route import RETRY_AFTER_S, ArmReply, ArmRequest, link
+from upkeep.api.arm.route import RETRY_AFTER_S, ArmReply, ArmRequest, Changed, link
 from upkeep.api.arm.scale_sets import is_settled, show_one
-from upkeep.api.arm.scopes import check_subscription
-from upkeep.api.arm.set_model import azure_words
-from upkeep.api.problems import InputError, bad_request, invalid, not_found
+from upkeep.api.arm.scopes import check_subscription, may_see_group
+from upkeep.api.problems import bad_request, invalid, not_found
 from upkeep.api.shapes import is_label
 from upkeep.core.model import GroupKind
 from upkeep.store import arm_documents, groups
@@ -39,41 +37,27 @@ _REFERENCE = re.compile(
 )
 
 
-async def put(request: ArmRequest) -> ArmReply:
+def put(connection: Connection, request: ArmRequest, now: datetime) -> Changed:
     """The template's sets, created or changed; done when each has its machines."""
     body = checked(request.body)
     name = request.params["deployment"]
     if not is_label(name):
         raise invalid(f"a deployment cannot be called {name[:100]!r}")
     resources, outputs = _evaluated(field(body, "properties"))
-
-    def write() -> tuple[list[str], ArmReply]:
-        now = request.services.clock.now()
-        with request.services.database.write() as connection:
-            check_subscription(connection, request)
-            made = [_apply(connection, request, resource, now) for resource in resources]
-            document = {
-                "name": name,
-                "group": scope_of(connection, request),
-                "sets": made,
-                "outputs": outputs,
-                "timestamp": now.isoformat(),
-            }
-            arm_documents.write(connection, _key(request, name), document)
-            shown = _shown(connection, request, document)
-        where = f"{request.path.rstrip('/')}/operationStatuses/current"
-        headers = {
-            "Azure-AsyncOperation": link(request, where),
-            "Retry-After": str(RETRY_AFTER_S),
-        }
-        return made, ArmReply(status=201, body=shown, headers=headers)
-
-    try:
-        made, reply = await asyncio.to_thread(write)
-    except InputError as error:
-        raise azure_words(error) from None
-    request.services.announce(*made)
-    return reply
+    check_subscription(connection, request)
+    made = [_apply(connection, request, resource, now) for resource in resources]
+    document = {
+        "name": name,
+        "group": scope_of(connection, request),
+        "sets": made,
+        "outputs": outputs,
+        "timestamp": now.isoformat(),
+    }
+    arm_documents.write(connection, _key(request, name), document)
+    where = f"{request.path.rstrip('/')}/operationStatuses/current"
+    headers = {"Azure-AsyncOperation": link(request, where), "Retry-After": str(RETRY_AFTER_S)}
+    shown = _shown(connection, request, document)
+    return made, ArmReply(status=201, body=shown, headers=headers)
 
 
 def show(connection: Connection, request: ArmRequest) -> ArmReply:
@@ -91,7 +75,7 @@ def show_list(connection: Connection, request: ArmRequest) -> ArmReply:
     check_subscription(connection, request)
     found = arm_documents.read_prefixed(connection, _key(request, ""))
     value = [_shown(connection, request, each) for each in found.values()]
-    return ArmReply(body={"value": value if _may_see(request) else []})
+    return ArmReply(body={"value": value if may_see_group(request) else []})
 
 
 # --- The template ---------------------------------------------------------------------------------
@@ -198,17 +182,11 @@ def _key(request: ArmRequest, name: str) -> str:
     return f"deployment {request.params['group'].casefold()}/{name.casefold()}"
 
 
-def _may_see(request: ArmRequest) -> bool:
-    scope = request.actor.scope
-    return not scope or scope.casefold() == request.params["group"].casefold()
-
-
 def _find(connection: Connection, request: ArmRequest) -> Document:
     check_subscription(connection, request)
     name = request.params["deployment"]
-    key = _key(request, name)
-    document = arm_documents.read(connection, [key]).get(key)
-    if document is None or not _may_see(request):
+    document = arm_documents.find(connection, _key(request, name))
+    if not document or not may_see_group(request):
         raise not_found(f"there is no deployment {name[:80]!r}")
     return document
 

@@ -7,17 +7,15 @@ again under a new number or another name: the way from staging to production.
 Source: sheet os-image §2.1 (latest, replication), §9.1.
 """
 
-import asyncio
-import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Connection, Row
 
 from upkeep.api.arm.documents import Document, checked, field
-from upkeep.api.arm.route import PAGE, ArmReply, ArmRequest, page_reply, resource_reply
-from upkeep.api.arm.scopes import COMPUTE, GALLERY, check_subscription
+from upkeep.api.arm.route import PAGE, ArmReply, ArmRequest, Changed, page_reply, resource_reply
+from upkeep.api.arm.scopes import COMPUTE, GALLERY, check_subscription, image_of_id
 from upkeep.api.arm.set_model import PUBLISHER, SKU
 from upkeep.api.arm.values import flag
 from upkeep.api.problems import InputError, ProblemKind, bad_request, invalid, not_found
@@ -29,11 +27,6 @@ from upkeep.store.database import from_us
 # Where the gallery is said to be when no resource group was asked.
 HOME = "upkeep"
 
-_VERSION_ID = re.compile(
-    rf"/subscriptions/[^/]+/resourcegroups/[^/]+/{COMPUTE}/galleries/{GALLERY}/images/([^/]+)"
-    r"/versions/([^/]+)",
-    re.IGNORECASE,
-)
 _AGGREGATED: Sequence[tuple[ReplicationState, str]] = (
     (ReplicationState.FAILED, "Failed"),
     (ReplicationState.REPLICATING, "InProgress"),
@@ -83,51 +76,37 @@ def show_version(connection: Connection, request: ArmRequest) -> ArmReply:
 # --- Changing -------------------------------------------------------------------------------------
 
 
-async def put_image(request: ArmRequest) -> ArmReply:
+def put_image(connection: Connection, request: ArmRequest, now: datetime) -> Changed:
     """An image without versions; one that is there is as it is."""
-
-    def write(connection: Connection, now: datetime) -> tuple[list[str], ArmReply]:
-        _check_gallery(connection, request)
-        name = request.params["image"].lower()
-        if not is_name(name):
-            raise invalid(f"an image cannot be called {name[:70]!r}: a-z, 0-9, dot, _ and hyphen")
-        made = images.create(connection, name, now=now)
-        return [], ArmReply(status=201 if made else 200, body=_image(request, name))
-
-    return await _written(request, write)
+    _check_unscoped(request)
+    _check_gallery(connection, request)
+    name = request.params["image"].lower()
+    if not is_name(name):
+        raise invalid(f"an image cannot be called {name[:70]!r}: a-z, 0-9, dot, _ and hyphen")
+    made = images.create(connection, name, now=now)
+    return [], ArmReply(status=201 if made else 200, body=_image(request, name))
 
 
-async def put_version(request: ArmRequest) -> ArmReply:
-    return await _written(request, lambda c, now: _write_version(c, request, now, may_make=True))
+def put_version(connection: Connection, request: ArmRequest, now: datetime) -> Changed:
+    return _write_version(connection, request, now, may_make=True)
 
 
-async def patch_version(request: ArmRequest) -> ArmReply:
-    return await _written(request, lambda c, now: _write_version(c, request, now, may_make=False))
+def patch_version(connection: Connection, request: ArmRequest, now: datetime) -> Changed:
+    return _write_version(connection, request, now, may_make=False)
 
 
-async def _written(
-    request: ArmRequest, write: Callable[[Connection, datetime], tuple[list[str], ArmReply]]
-) -> ArmReply:
-    """What one transaction has made of it; the groups that it concerns are looked at after it."""
+def _check_unscoped(request: ArmRequest) -> None:
     if request.actor.scope:
         raise InputError(
             ProblemKind.FORBIDDEN,
             f"images concern every scope; the token holds only in {request.actor.scope!r}",
         )
 
-    def writing() -> ArmReply:
-        now = request.services.clock.now()
-        with request.services.database.write() as connection:
-            marked, reply = write(connection, now)
-        request.services.announce(*marked)
-        return reply
-
-    return await asyncio.to_thread(writing)
-
 
 def _write_version(
     connection: Connection, request: ArmRequest, now: datetime, *, may_make: bool
-) -> tuple[list[str], ArmReply]:
+) -> Changed:
+    _check_unscoped(request)
     name, version = _find_image(connection, request), request.params["version"]
     body = checked(request.body)
     profile = field(body, "properties", "publishingProfile")
@@ -167,15 +146,17 @@ def _publish_again(
     if not is_version(version):
         raise invalid(f"a version is three numbers, as 1.0.2; not {version[:40]!r}")
     place = field(body, "properties", "storageProfile", "source", "id")
-    match = _VERSION_ID.fullmatch(place) if isinstance(place, str) else None
-    if match is None:
+    from_name, from_version = image_of_id(place) or ("", None)
+    if from_version is None:
         raise bad_request(
             "a version's file comes with `upkeep image publish NAME VERSION FILE`; here"
             " storageProfile.source.id may name a version of this gallery to publish again"
         )
-    source = _rows(connection, match[1].lower(), match[2])
+    source = _rows(connection, from_name, from_version)
     if not source:
-        raise not_found(f"there is no version {match[2][:40]!r} of {match[1][:60]!r} to publish")
+        raise not_found(
+            f"there is no version {from_version[:40]!r} of {from_name[:60]!r} to publish"
+        )
     marked: list[str] = []
     for row in source:
         marked += images.publish(

@@ -11,16 +11,17 @@ from sqlalchemy import Connection, Row
 
 from upkeep.api.arm.documents import Document, checked, field
 from upkeep.api.arm.route import PAGE, ArmReply, ArmRequest, look, page_reply, resource_reply
-from upkeep.api.arm.scale_sets import image_reference, is_same_location, provisioning
+from upkeep.api.arm.scale_sets import image_reference, provisioning
 from upkeep.api.arm.scopes import find_set, set_id
 from upkeep.api.arm.values import flag
 from upkeep.api.machines import change_flags
 from upkeep.api.problems import invalid, not_found
 from upkeep.api.shapes import text_cursor
 from upkeep.core.model import Health, Lifecycle
-from upkeep.core.version import ReplicationState, is_older, order_of
-from upkeep.store import images, machines
+from upkeep.core.version import is_older, latest
+from upkeep.store import machines
 from upkeep.store.database import from_us
+from upkeep.store.snapshot import read_versions
 
 ALL = "*"
 
@@ -123,21 +124,7 @@ def instance_ids(body: Any) -> list[str]:
 
 def newest(connection: Connection, row: Row[Any]) -> str:
     """The version that `latest` means for this set; empty while there is none."""
-    usable = usable_versions(connection, row.image_name, region=row.region)
-    return max(usable, key=order_of, default="")
-
-
-def usable_versions(connection: Connection, image: str, *, region: str) -> list[str]:
-    """The versions that have come to a region and are excluded neither there nor everywhere."""
-    here = {
-        replica.version
-        for replica in images.replicas(connection, [image])
-        if is_same_location(replica.region, region)
-        and not replica.excluded
-        and replica.state == ReplicationState.COMPLETED
-    }
-    entries = images.versions(connection, [image])
-    return sorted({e.version for e in entries if not e.excluded and e.version in here})
+    return latest(read_versions(connection, row.image_name, row.region)) or ""
 
 
 def _instance(request: ArmRequest, row: Row[Any], machine: Row[Any], target: str) -> dict[str, Any]:

@@ -1,13 +1,13 @@
 """Resource groups: a scope of ours, which is there once something is in it or somebody made it."""
 
-import asyncio
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Connection
 
 from upkeep.api.arm.documents import Document, checked, merged, without_secrets
-from upkeep.api.arm.route import ArmReply, ArmRequest
-from upkeep.api.arm.scopes import check_subscription, scopes_in_use
+from upkeep.api.arm.route import ArmReply, ArmRequest, Changed
+from upkeep.api.arm.scopes import check_subscription, may_see_group, scopes_in_use
 from upkeep.api.problems import InputError, ProblemKind, conflict, invalid, not_found
 from upkeep.api.shapes import is_label
 from upkeep.store import arm_documents
@@ -36,41 +36,35 @@ def exists(connection: Connection, request: ArmRequest) -> ArmReply:
     return ArmReply(status=204)
 
 
-async def put(request: ArmRequest) -> ArmReply:
+def put(connection: Connection, request: ArmRequest, now: datetime) -> Changed:
     """Location and tags; a group that is there already is changed."""
     body = checked(request.body)
+    found = check_subscription(connection, request)
+    if not may_see_group(request):
+        raise InputError(
+            ProblemKind.FORBIDDEN,
+            f"the token is narrowed to the resource group {request.actor.scope!r}",
+        )
+    wanted = request.params["group"]
+    there = _there(connection, request)
+    name = next((each for each in there if each.casefold() == wanted.casefold()), None)
+    if name is None and not is_label(wanted):
+        raise invalid(f"a resource group cannot be called {wanted[:100]!r}")
+    document = without_secrets(merged(there.get(name or "", {}), body))
+    document["name"] = name or wanted
+    arm_documents.write(connection, _PREFIX + wanted.casefold(), document)
+    shown = _shown(found, name or wanted, document)
+    return [], ArmReply(status=200 if name else 201, body=shown)
 
-    def write() -> ArmReply:
-        with request.services.database.write() as connection:
-            found = check_subscription(connection, request)
-            wanted = request.params["group"]
-            _check_scope(request, wanted)
-            there = _there(connection, request)
-            name = next((each for each in there if each.casefold() == wanted.casefold()), None)
-            if name is None and not is_label(wanted):
-                raise invalid(f"a resource group cannot be called {wanted[:100]!r}")
-            document = without_secrets(merged(there.get(name or "", {}), body))
-            document["name"] = name or wanted
-            arm_documents.write(connection, _PREFIX + wanted.casefold(), document)
-        shown = _shown(found, name or wanted, document)
-        return ArmReply(status=200 if name else 201, body=shown)
 
-    return await asyncio.to_thread(write)
-
-
-async def delete(request: ArmRequest) -> ArmReply:
+def delete(connection: Connection, request: ArmRequest, now: datetime) -> Changed:
     """An empty one.  Machines are never deleted by the name of their folder alone."""
-
-    def write() -> ArmReply:
-        with request.services.database.write() as connection:
-            check_subscription(connection, request)
-            name, _ = _find(connection, request)
-            if name in scopes_in_use(connection, request.actor):
-                raise conflict(f"there are groups of machines in {name!r}: delete them first")
-            arm_documents.remove(connection, _PREFIX + name.casefold())
-        return ArmReply()
-
-    return await asyncio.to_thread(write)
+    check_subscription(connection, request)
+    name, _ = _find(connection, request)
+    if name in scopes_in_use(connection, request.actor):
+        raise conflict(f"there are groups of machines in {name!r}: delete them first")
+    arm_documents.remove(connection, _PREFIX + name.casefold())
+    return [], ArmReply()
 
 
 def scope_of(connection: Connection, request: ArmRequest) -> str:
@@ -99,14 +93,6 @@ def _there(connection: Connection, request: ArmRequest) -> dict[str, Document]:
         if not scope or scope == document["name"]:
             found.setdefault(document["name"], document)
     return found
-
-
-def _check_scope(request: ArmRequest, wanted: str) -> None:
-    scope = request.actor.scope
-    if scope and scope.casefold() != wanted.casefold():
-        raise InputError(
-            ProblemKind.FORBIDDEN, f"the token is narrowed to the resource group {scope!r}"
-        )
 
 
 def _shown(found: Directory, name: str, document: Document) -> Document:

@@ -4,15 +4,15 @@
 the whole roll and fails with the roll's own code.  Source: sheet os-image §2.8, §9.2, §9.3.
 """
 
-import asyncio
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Connection, Row
 
 from upkeep.api.arm.instances import instance_ids, named_instances, newest
 from upkeep.api.arm.operations import CANCEL, accepted
-from upkeep.api.arm.route import ArmReply, ArmRequest, look
+from upkeep.api.arm.route import ArmReply, ArmRequest, Changed, look
 from upkeep.api.arm.scale_sets import image_reference, rolling_policy
 from upkeep.api.arm.scopes import find_set, set_id
 from upkeep.api.calls import ask
@@ -98,23 +98,15 @@ async def upgrade_instances(request: ArmRequest) -> ArmReply:
     return accepted(request, rollout)
 
 
-async def cancel(request: ArmRequest) -> ArmReply:
+def cancel(connection: Connection, request: ArmRequest, now: datetime) -> Changed:
     """The open batch is finished, no other starts."""
-
-    def write() -> str:
-        now = request.services.clock.now()
-        with request.services.database.write() as connection:
-            row = find_set(connection, request)
-            last = _last(connection, request, row)
-            if last is None or last.state not in OPEN_STATES:
-                raise InputError(ProblemKind.CONFLICT, NOTHING_TO_CANCEL)
-            rollouts.change(connection, last, cancel=True, now=now)
-            text = f"{request.actor.name} cancelled {last.id}"
-            story.tell(connection, row.id, text, now=now)
-        request.services.announce(row.id)
-        return str(last.id)
-
-    return accepted(request, await asyncio.to_thread(write), kind=CANCEL)
+    row = find_set(connection, request)
+    last = _last(connection, request, row)
+    if last is None or last.state not in OPEN_STATES:
+        raise InputError(ProblemKind.CONFLICT, NOTHING_TO_CANCEL)
+    rollouts.change(connection, last, cancel=True, now=now)
+    story.tell(connection, row.id, f"{request.actor.name} cancelled {last.id}", now=now)
+    return [row.id], accepted(request, last.id, kind=CANCEL)
 
 
 def _last(connection: Connection, request: ArmRequest, row: Row[Any]) -> Row[Any] | None:

@@ -5,8 +5,9 @@ a row: method, path, the role that it needs (none: anonymous), handler.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any, TypeVar
 from urllib.parse import quote
 
@@ -64,6 +65,11 @@ def resource_reply(document: dict[str, Any], *, status: int = 200) -> ArmReply:
     return ArmReply(body=document, status=status, headers=headers)
 
 
+def is_final(reply: ArmReply) -> bool:
+    """Whether a `resource_reply` leaves nothing to wait for."""
+    return "Retry-After" not in reply.headers
+
+
 def link(request: ArmRequest, path: str) -> str:
     """A place on this server as the client reaches it, with the api-version that it speaks."""
     return f"{request.base}{quote(path)}?api-version={quote(request.query.get('api-version', ''))}"
@@ -87,6 +93,28 @@ def reads(read: Callable[[Connection, ArmRequest], ArmReply]) -> Handler:
 
     async def handle(request: ArmRequest) -> ArmReply:
         return await look(request, read)
+
+    return handle
+
+
+# What a change has made: the groups that are to be planned after it, and the answer.
+Changed = tuple[Sequence[str], ArmReply]
+
+
+def writes(change: Callable[[Connection, ArmRequest, datetime], Changed]) -> Handler:
+    """The handler of a route that changes rows, all of them in one transaction or none."""
+
+    async def handle(request: ArmRequest) -> ArmReply:
+        services = request.services
+
+        def writing() -> ArmReply:
+            now = services.clock.now()
+            with services.database.write() as connection:
+                groups, reply = change(connection, request, now)
+            services.announce(*groups)
+            return reply
+
+        return await asyncio.to_thread(writing)
 
     return handle
 

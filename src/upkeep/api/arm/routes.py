@@ -19,7 +19,7 @@ from upkeep.api.arm import (
     vm_images,
 )
 from upkeep.api.arm.login import Login, endpoints, openid
-from upkeep.api.arm.route import Handler, Route, reads
+from upkeep.api.arm.route import Handler, Route, reads, writes
 from upkeep.api.arm.scopes import COMPUTE, SETS
 from upkeep.api.auth import Role
 from upkeep.core.model import Verb
@@ -48,8 +48,8 @@ _ROWS: tuple[tuple[str, str, Role, Handler], ...] = (
     ("GET", f"{_SUB}/resourceGroups", READ, reads(resource_groups.show_list)),
     ("GET", _RG, READ, reads(resource_groups.show)),
     ("HEAD", _RG, READ, reads(resource_groups.exists)),
-    ("PUT", _RG, OPERATE, resource_groups.put),
-    ("DELETE", _RG, OPERATE, resource_groups.delete),
+    ("PUT", _RG, OPERATE, writes(resource_groups.put)),
+    ("DELETE", _RG, OPERATE, writes(resource_groups.delete)),
     ("GET", f"{_SUB}/providers", READ, reads(providers.show_list)),
     ("GET", f"{_SUB}/providers/{{provider}}", READ, reads(providers.show)),
     ("POST", f"{_SUB}/providers/{{provider}}/register", READ, reads(providers.show)),
@@ -58,14 +58,14 @@ _ROWS: tuple[tuple[str, str, Role, Handler], ...] = (
     ("GET", _GALLERY, READ, reads(galleries.show)),
     ("GET", f"{_GALLERY}/images", READ, reads(galleries.show_images)),
     ("GET", _IMAGE, READ, reads(galleries.show_image)),
-    ("PUT", _IMAGE, OPERATE, galleries.put_image),
+    ("PUT", _IMAGE, OPERATE, writes(galleries.put_image)),
     ("GET", f"{_IMAGE}/versions", READ, reads(galleries.show_versions)),
     ("GET", _VERSION, READ, reads(galleries.show_version)),
-    ("PUT", _VERSION, OPERATE, galleries.put_version),
-    ("PATCH", _VERSION, OPERATE, galleries.patch_version),
+    ("PUT", _VERSION, OPERATE, writes(galleries.put_version)),
+    ("PATCH", _VERSION, OPERATE, writes(galleries.patch_version)),
     ("GET", _DEPLOYMENTS, READ, reads(deployments.show_list)),
     ("GET", _DEPLOYMENT, READ, reads(deployments.show)),
-    ("PUT", _DEPLOYMENT, OPERATE, deployments.put),
+    ("PUT", _DEPLOYMENT, OPERATE, writes(deployments.put)),
     (
         "GET",
         f"{_DEPLOYMENT}/operationStatuses/{{operation}}",
@@ -85,9 +85,9 @@ _ROWS: tuple[tuple[str, str, Role, Handler], ...] = (
     ("GET", f"{_LOCATION}/operations/{{operation}}", READ, reads(operations.show)),
     ("GET", f"{_RG}/{SETS}", READ, reads(scale_sets.show_list)),
     ("GET", _SET, READ, reads(scale_sets.show)),
-    ("PUT", _SET, OPERATE, set_changes.put),
-    ("PATCH", _SET, OPERATE, set_changes.patch),
-    ("DELETE", _SET, OPERATE, set_changes.delete),
+    ("PUT", _SET, OPERATE, writes(set_changes.put)),
+    ("PATCH", _SET, OPERATE, writes(set_changes.patch)),
+    ("DELETE", _SET, OPERATE, writes(set_changes.delete)),
     ("GET", f"{_SET}/instanceView", READ, reads(scale_sets.show_view)),
     ("GET", f"{_SET}/virtualMachines", READ, reads(instances.show_list)),
     ("GET", _INSTANCE, READ, reads(instances.show)),
@@ -107,7 +107,7 @@ _ROWS: tuple[tuple[str, str, Role, Handler], ...] = (
     ("DELETE", _INSTANCE, OPERATE, power.of_instance(Verb.DELETE)),
     ("POST", f"{_SET}/osRollingUpgrade", OPERATE, rolling_upgrades.start),
     ("POST", f"{_SET}/manualupgrade", OPERATE, rolling_upgrades.upgrade_instances),
-    ("POST", f"{_SET}/rollingUpgrades/cancel", OPERATE, rolling_upgrades.cancel),
+    ("POST", f"{_SET}/rollingUpgrades/cancel", OPERATE, writes(rolling_upgrades.cancel)),
 )
 
 

@@ -92,7 +92,7 @@ def is_same_location(one: str, other: str) -> bool:
 
 
 def show_one(connection: Connection, request: ArmRequest, row: Row[Any]) -> Document:
-    kept = arm_documents.read(connection, [row.id]).get(row.id, {})
+    kept = arm_documents.find(connection, row.id)
     return scale_set(request, row, groups.counts(connection, [row.id]), kept)
 
 

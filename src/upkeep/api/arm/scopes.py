@@ -4,6 +4,7 @@ A scope is a resource group; all of them are in the server's one subscription.  
 without case, as Azure does, and answered as they were given to us.
 """
 
+import re
 from typing import Any
 
 from sqlalchemy import Connection, Row, select
@@ -20,6 +21,11 @@ from upkeep.store.subscriptions import Directory
 COMPUTE = "providers/Microsoft.Compute"
 # The catalogue, which is one for all of the server.
 GALLERY = "upkeep"
+_IMAGE_ID = re.compile(
+    rf"/subscriptions/[^/]+/resourcegroups/[^/]+/{COMPUTE}/galleries/{GALLERY}/images/([^/]+)"
+    r"(?:/versions/([^/]+))?",
+    re.IGNORECASE,
+)
 SETS = f"{COMPUTE}/virtualMachineScaleSets"
 
 
@@ -77,6 +83,18 @@ def group_place(request: ArmRequest, row: Row[Any]) -> str:
 
 def set_id(request: ArmRequest, row: Row[Any]) -> str:
     return f"{group_place(request, row)}/{SETS}/{row.name}"
+
+
+def image_of_id(place: Any) -> tuple[str, str | None] | None:
+    """An image and, where the id has one, its version; None: it is no id of the gallery's."""
+    match = _IMAGE_ID.fullmatch(place) if isinstance(place, str) else None
+    return (match[1].lower(), match[2]) if match is not None else None
+
+
+def may_see_group(request: ArmRequest) -> bool:
+    """Whether the token holds in the path's resource group."""
+    scope = request.actor.scope
+    return not scope or scope.casefold() == request.params["group"].casefold()
 
 
 def list_subscriptions(connection: Connection, request: ArmRequest) -> ArmReply:

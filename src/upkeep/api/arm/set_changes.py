@@ -5,9 +5,7 @@ asked of the group.  What is absent stays, also in a PUT: `az vmss update` leave
 Source: sheet os-image §9.1, §2.2.
 """
 
-import asyncio
 import base64
-from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime
 from typing import Any, TypeVar
@@ -20,8 +18,8 @@ from upkeep.api.arm import set_model
 from upkeep.api.arm.documents import Document, checked, field, merged, without_secrets
 from upkeep.api.arm.operations import REMOVAL, accepted, settling
 from upkeep.api.arm.resource_groups import scope_of
-from upkeep.api.arm.route import ArmReply, ArmRequest, resource_reply
-from upkeep.api.arm.scale_sets import is_same_location, is_settled, show_one
+from upkeep.api.arm.route import ArmReply, ArmRequest, Changed, is_final, resource_reply
+from upkeep.api.arm.scale_sets import is_same_location, scale_set, show_one
 from upkeep.api.arm.scopes import check_subscription, find_set, seek_set
 from upkeep.api.errors import invalid_body
 from upkeep.api.group_changes import GroupNew, GroupPatch
@@ -38,78 +36,54 @@ PLATFORM_TAG = "upkeep-platform"
 T = TypeVar("T")
 
 
-async def put(request: ArmRequest) -> ArmReply:
+def put(connection: Connection, request: ArmRequest, now: datetime) -> Changed:
     """201 with a new set, 200 with a changed one; clients then follow its provisioningState."""
+    check_subscription(connection, request)
+    row, is_new = apply(connection, request, checked(request.body), now)
+    return [row.id], _reply(connection, request, row, status=201 if is_new else 200)
 
-    def write(connection: Connection, now: datetime) -> tuple[Row[Any], ArmReply]:
-        check_subscription(connection, request)
-        row, is_new = apply(connection, request, checked(request.body), now)
-        return row, _reply(connection, request, row, status=201 if is_new else 200)
 
-    return await _written(request, write)
+def patch(connection: Connection, request: ArmRequest, now: datetime) -> Changed:
+    find_set(connection, request)
+    row, _ = apply(connection, request, checked(request.body or {}), now)
+    return [row.id], _reply(connection, request, row)
+
+
+def delete(connection: Connection, request: ArmRequest, now: datetime) -> Changed:
+    """The set with its machines; a running roll is cancelled first.  204: it was not there."""
+    check_subscription(connection, request)
+    row = seek_set(connection, request)
+    if row is None:
+        return [], ArmReply(status=204)
+    group_changes.remove(connection, request.services, request.actor, row, now=now)
+    groups.remove_if_empty(connection, row.id, now=now)
+    return [row.id], accepted(request, row.id, kind=REMOVAL)
 
 
 def apply(
     connection: Connection, request: ArmRequest, body: Document, now: datetime
 ) -> tuple[Row[Any], bool]:
-    """The set of the request's path as the document wants it, and whether it is new."""
+    """The set of the request's path as the document wants it, and whether it is new.
+
+    Raises:
+        InputError: it cannot be, in Azure's words.
+    """
     row = seek_set(connection, request)
-    if row is None:
-        return _create(connection, request, body, now), True
-    return _change(connection, request, row, body, now), False
-
-
-async def patch(request: ArmRequest) -> ArmReply:
-    def write(connection: Connection, now: datetime) -> tuple[Row[Any], ArmReply]:
-        row = find_set(connection, request)
-        row = _change(connection, request, row, checked(request.body or {}), now)
-        return row, _reply(connection, request, row)
-
-    return await _written(request, write)
-
-
-async def delete(request: ArmRequest) -> ArmReply:
-    """The set with its machines; a running roll is cancelled first.  204: it was not there."""
-
-    def write(connection: Connection, now: datetime) -> tuple[Row[Any] | None, ArmReply]:
-        check_subscription(connection, request)
-        row = seek_set(connection, request)
+    try:
         if row is None:
-            return None, ArmReply(status=204)
-        group_changes.remove(connection, request.services, request.actor, row, now=now)
-        groups.remove_if_empty(connection, row.id, now=now)
-        return row, accepted(request, row.id, kind=REMOVAL)
-
-    return await _written(request, write)
+            return _create(connection, request, body, now), True
+        return _change(connection, request, row, body, now), False
+    except InputError as error:
+        raise set_model.azure_words(error) from None
 
 
 def _reply(
     connection: Connection, request: ArmRequest, row: Row[Any], *, status: int = 200
 ) -> ArmReply:
     reply = resource_reply(show_one(connection, request, row), status=status)
-    if is_settled(row, groups.counts(connection, [row.id])):
+    if is_final(reply):
         return reply
     return replace(reply, headers={**reply.headers, **settling(request, row.id)})
-
-
-async def _written(
-    request: ArmRequest, write: Callable[[Connection, datetime], tuple[Row[Any] | None, ArmReply]]
-) -> ArmReply:
-    """What one transaction has made of the request; the planner looks at the group after it."""
-
-    def writing() -> ArmReply:
-        services = request.services
-        now = services.clock.now()
-        with services.database.write() as connection:
-            row, reply = write(connection, now)
-        if row is not None:
-            services.announce(row.id)
-        return reply
-
-    try:
-        return await asyncio.to_thread(writing)
-    except InputError as error:
-        raise set_model.azure_words(error) from None
 
 
 def _create(connection: Connection, request: ArmRequest, body: Document, now: datetime) -> Row[Any]:
@@ -139,7 +113,8 @@ def _create(connection: Connection, request: ArmRequest, body: Document, now: da
 def _change(
     connection: Connection, request: ArmRequest, row: Row[Any], body: Document, now: datetime
 ) -> Row[Any]:
-    shown = show_one(connection, request, row)
+    kept = arm_documents.find(connection, row.id)
+    shown = scale_set(request, row, groups.counts(connection, [row.id]), kept)
     whole = _laid_over(shown, body)
     _check_fixed(shown, whole, row)
     set_model.check(whole)
@@ -151,7 +126,6 @@ def _change(
     differs = {name: value for name, value in after.items() if before.get(name) != value}
     data = _converted(differs, GroupPatch)
     changed, _ = group_changes.change(connection, request.actor, row, data, now=now)
-    kept = arm_documents.read(connection, [row.id]).get(row.id, {})
     arm_documents.write(connection, row.id, without_secrets(_laid_over(kept, body)))
     return changed
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from upkeep.api.arm import extensions
 from upkeep.api.arm.documents import Document, field
-from upkeep.api.arm.scopes import COMPUTE, GALLERY
+from upkeep.api.arm.scopes import GALLERY, image_of_id
 from upkeep.api.arm.values import binary, flag, seconds, whole
 from upkeep.api.problems import InputError, bad_request, invalid
 
@@ -25,11 +25,6 @@ DOMAINS_DEFAULT = 5
 NOTICE = timedelta(minutes=15)
 
 _SIZE = re.compile(r"upkeep_([0-9]{1,4})cpu_([0-9]{1,8})mib", re.IGNORECASE)
-_IMAGE = re.compile(
-    rf"/subscriptions/[^/]+/resourcegroups/[^/]+/{COMPUTE}/galleries/{GALLERY}/images/([^/]+)"
-    r"(?:/versions/([^/]+))?",
-    re.IGNORECASE,
-)
 # An image of the catalogue as a platform image: its name is the offer.
 PUBLISHER, SKU = "upkeep", "default"
 
@@ -229,18 +224,19 @@ def _image(reference: Any) -> str | None:
     place = field(reference, "id")
     if place is None:
         return _platform_image(reference)
-    match = _IMAGE.fullmatch(place) if isinstance(place, str) else None
-    if match is None:
+    named = image_of_id(place)
+    if named is None:
         raise bad_request(
             f"imageReference.id: …/providers/Microsoft.Compute/galleries/{GALLERY}/images/IMAGE;"
             " plain managed images have no versions to upgrade to"
         )
-    if match[2] not in (None, "latest"):
+    name, version = named
+    if version not in (None, "latest"):
         raise bad_request(
-            f"imageReference.id names version {match[2][:40]!r}: a set follows an image's latest"
+            f"imageReference.id names version {version[:40]!r}: a set follows an image's latest"
             " version; leave the version out, and exclude versions that it is not to get"
         )
-    return str(match[1]).lower()
+    return name
 
 
 def _platform_image(reference: Any) -> str | None:

@@ -8,14 +8,15 @@ from typing import Any
 
 from sqlalchemy import Connection
 
-from upkeep.api.arm.instances import usable_versions
 from upkeep.api.arm.route import ArmReply, ArmRequest
+from upkeep.api.arm.scale_sets import is_same_location
 from upkeep.api.arm.scopes import COMPUTE, check_subscription
 from upkeep.api.arm.set_model import PUBLISHER, SKU
 from upkeep.api.problems import invalid, not_found
 from upkeep.api.shapes import is_name
-from upkeep.core.version import order_of
+from upkeep.core.version import is_usable, order_of
 from upkeep.store import images
+from upkeep.store.snapshot import read_versions
 
 
 def show_publishers(connection: Connection, request: ArmRequest) -> ArmReply:
@@ -78,7 +79,10 @@ def _versions(connection: Connection, request: ArmRequest) -> list[str]:
     name, sku = _find_image(connection, request), request.params["sku"]
     if sku.casefold() != SKU:
         raise not_found(f"there is no SKU {sku[:60]!r}; there is {SKU!r}")
-    return usable_versions(connection, name, region=request.params["location"])
+    location = request.params["location"]
+    known = {replica.region for replica in images.replicas(connection, [name])}
+    region = next((each for each in known if is_same_location(each, location)), location)
+    return [v.version for v in read_versions(connection, name, region) if is_usable(v)]
 
 
 def _entry(request: ArmRequest, name: str) -> dict[str, Any]:
