@@ -15,8 +15,6 @@ from bench import big_fleet
 from bench.figure import Figure
 from bench.server_process import RunningServer, running_server
 from bench.workspace import load_now, workspace
-from upkeep.store.database import Database
-from upkeep.store.migrate import migrate
 
 READS = 1_000
 
@@ -30,10 +28,7 @@ def measure_reads(*, groups: int, reads: int) -> list[Figure]:
     cores = sorted(os.sched_getaffinity(0))
     os.sched_setaffinity(0, {cores[-1]})
     with workspace() as folder:
-        (folder / "state").mkdir()
-        database = Database(f"sqlite:///{folder / 'state' / 'upkeep.db'}")
-        migrate(database)
-        big_fleet.fill(database, groups=groups)
+        database = big_fleet.new_database(folder, groups=groups)
         with running_server(folder, "--platform", "agent_only", core=cores[0]) as server:
             big_fleet.wait_at_rest(database)
             took, size = _reads(server, groups, reads)

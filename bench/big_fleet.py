@@ -1,17 +1,20 @@
 """A large fleet at rest, as rows: everybody healthy on 1.0.1, nothing due.
 
-Two benches stand on it: the tick over it (tick.py) and the agents at its server (checkins.py).
+Three benches stand on it: the tick over it (tick.py), the agents at its server (checkins.py) and
+reads in Azure's dialect (arm.py).
 """
 
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from sqlalchemy import func, select
 
 from upkeep.store import tables as t
 from upkeep.store.database import Database, to_us
+from upkeep.store.migrate import migrate
 from upkeep.store.tokens import hash_secret
 
 GROUPS = 1_000
@@ -26,6 +29,16 @@ PROBE = (
 
 def machine_id(group: int, number: int) -> str:
     return f"m_g_{group}_{number:03}"
+
+
+def new_database(folder: Path, *, groups: int) -> Database:
+    """The database of a server whose state is in `folder/state`, with the fleet in it."""
+    state = folder / "state"
+    state.mkdir()
+    database = Database(f"sqlite:///{state / 'upkeep.db'}")
+    migrate(database)
+    fill(database, groups=groups)
+    return database
 
 
 def fill(database: Database, *, groups: int = GROUPS, machines_each: int = MACHINES_EACH) -> None:
@@ -127,9 +140,9 @@ def enrol_all(
 
 def wait_at_rest(database: Database) -> None:
     """Until a server that has just begun has looked at every group."""
-    query = select(func.count()).where(t.groups.c.wake_at <= to_us(datetime.now(UTC)))
     deadline = time.monotonic() + SETTLE_S_MAX
     while True:
+        query = select(func.count()).where(t.groups.c.wake_at <= to_us(datetime.now(UTC)))
         with database.read() as connection:
             if connection.execute(query).scalar_one() == 0:
                 return

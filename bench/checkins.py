@@ -32,7 +32,6 @@ from upkeep.api.agents import FILES_RESERVED, WAIT_S_MAX
 from upkeep.api.serve_http import raise_file_limit
 from upkeep.store import tables as t
 from upkeep.store.database import Database
-from upkeep.store.migrate import migrate
 
 LINKS = 32
 FULL_SPEED_S = 10.0
@@ -55,10 +54,7 @@ def measure_fleet(*, groups: int, polls: int, seconds: float = FULL_SPEED_S) -> 
     polls = min(polls, raise_file_limit() - FILES_RESERVED)
     os.sched_setaffinity(0, {cores[-1]})
     with workspace() as folder:
-        (folder / "state").mkdir()
-        database = Database(f"sqlite:///{folder / 'state' / 'upkeep.db'}")
-        migrate(database)
-        big_fleet.fill(database, groups=groups)
+        database = big_fleet.new_database(folder, groups=groups)
         machines = big_fleet.enrol_all(database, groups=groups)
         with running_server(folder, "--platform", "agent_only", core=cores[0]) as server:
             agents = Agents(machines, ca=server.ca, port=server.port, links=LINKS)

@@ -7,21 +7,20 @@ each pair.
 """
 
 import asyncio
-import contextlib
 import shutil
 import statistics
 import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from bench.figure import Figure
 from bench.server_process import running_server
-from bench.workspace import load_now, workspace
+from bench.workspace import load_now, room_for_machines, workspace
 from upkeep.agent.pack import build_zipapp
 from upkeep.catalogue.build import BuiltImage, build_image
 from upkeep.cli.client import Client
@@ -45,12 +44,10 @@ BARE_BRIDGE, BARE_PREFIX = "upkeepbare0", "10.215.0"
 ONE_BRIDGE, ONE_NETWORK = "upkeepone0", "10.216.0.1/24"
 TURNS = 7
 WAIT_S = 300.0
-INOTIFY_INSTANCES = Path("/proc/sys/fs/inotify/max_user_instances")
-INOTIFY_NEEDED = 1_024
 
 
 def measure() -> list[Figure]:
-    with workspace() as folder, _room_for_machines():
+    with workspace() as folder, room_for_machines():
         images = _build_images(folder)
         ratios, note = _roll_ratios(folder, images)
         rollback, rollback_note = _rollback_ratio(folder, images)
@@ -84,18 +81,6 @@ def _build_images(folder: Path) -> dict[str, BuiltImage]:
         )
         for version in (GOOD, NEXT)
     }  # fmt: skip
-
-
-@contextlib.contextmanager
-def _room_for_machines() -> Iterator[None]:
-    """Each systemd takes three or four inotify instances, and Linux gives root 128 as it comes:
-    room for some 30 machines on a host, where this bench has 40."""
-    before = INOTIFY_INSTANCES.read_text()
-    INOTIFY_INSTANCES.write_text(str(max(INOTIFY_NEEDED, int(before))))
-    try:
-        yield
-    finally:
-        INOTIFY_INSTANCES.write_text(before)
 
 
 def _roll_ratios(folder: Path, images: dict[str, BuiltImage]) -> tuple[list[float], str]:

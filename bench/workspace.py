@@ -1,4 +1,4 @@
-"""Where benches put their files, and how busy the machine was meanwhile."""
+"""What benches ask of the machine: a place for files, room for machines, how busy it was."""
 
 import contextlib
 import os
@@ -6,6 +6,9 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+
+INOTIFY_INSTANCES = Path("/proc/sys/fs/inotify/max_user_instances")
+INOTIFY_NEEDED = 1_024
 
 
 @contextlib.contextmanager
@@ -17,6 +20,21 @@ def workspace() -> Iterator[Path]:
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def room_for_machines() -> Iterator[None]:
+    """A systemd, its dbus and its logind take six inotify instances, and Linux gives root 128 as
+    it comes: of more than twenty machines on a host some would not boot."""
+    before = INOTIFY_INSTANCES.read_text()
+    # Where it is not ours to change there is what there is.
+    with contextlib.suppress(OSError):
+        INOTIFY_INSTANCES.write_text(str(max(INOTIFY_NEEDED, int(before))))
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            INOTIFY_INSTANCES.write_text(before)
 
 
 def load_now() -> str:

@@ -9,23 +9,14 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 # What `make check` leaves to `make test`, so that it stays under 90 s: whole processes, browsers,
-# full disks, thousands of requests.  Single tests are marked where they stand.
+# full disks, thousands of requests; files and folders.  Single tests are marked where they stand.
 SLOW = frozenset(
     {
         "agent/test_full_disk.py",
         "agent/test_zipapp.py",
+        "api/arm",
         "api/test_agent_rules.py",
         "api/test_agents.py",
-        "api/arm/test_deployments.py",
-        "api/arm/test_dialect.py",
-        "api/arm/test_doors.py",
-        "api/arm/test_galleries.py",
-        "api/arm/test_garbage.py",
-        "api/arm/test_instances.py",
-        "api/arm/test_resource_groups.py",
-        "api/arm/test_set_changes.py",
-        "api/arm/test_sets.py",
-        "api/arm/test_vm_images.py",
         "api/test_certificates.py",
         "api/test_cookie.py",
         "api/test_doors.py",
@@ -50,7 +41,8 @@ SLOW = frozenset(
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     root = Path(__file__).parent
     for item in items:
-        if item.path.relative_to(root).as_posix() in SLOW:
+        path = item.path.relative_to(root)
+        if SLOW & {path.as_posix(), path.parent.as_posix()}:
             item.add_marker(pytest.mark.slow)
 
 

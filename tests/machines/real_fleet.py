@@ -10,12 +10,13 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
+from bench.workspace import room_for_machines
 from platforms import nspawn_missing
 
 from upkeep.catalogue.build import BuiltImage
@@ -26,8 +27,6 @@ from upkeep.demo.stage import Stage, build_images, connect, free_port, open_stag
 
 # For any one condition: ten times what it takes on an idle machine.
 WAIT_MAX_S = 120.0
-INOTIFY_INSTANCES = Path("/proc/sys/fs/inotify/max_user_instances")
-ROOM = 1_024
 
 
 @dataclass(slots=True)
@@ -159,20 +158,6 @@ class RealFleet:
 
 
 @contextmanager
-def room_for_many() -> Iterator[None]:
-    """A systemd, its dbus and its logind take six inotify instances, and Linux gives root 128:
-    twenty machines beside anything else would be one too many, and fail to boot."""
-    before = int(INOTIFY_INSTANCES.read_text())
-    with suppress(OSError):  # Not ours to change here: then there is what there is.
-        INOTIFY_INSTANCES.write_text(str(max(before, ROOM)))
-    try:
-        yield
-    finally:
-        with suppress(OSError):
-            INOTIFY_INSTANCES.write_text(str(before))
-
-
-@contextmanager
 def real_fleet(*, prepare: Callable[[Path], None]) -> Iterator[RealFleet]:
     """A started server without machines; afterwards the host is as it was.
 
@@ -181,7 +166,7 @@ def real_fleet(*, prepare: Callable[[Path], None]) -> Iterator[RealFleet]:
     """
     if why := nspawn_missing():
         pytest.skip(why)
-    with room_for_many(), open_stage("nspawn") as stage:
+    with room_for_machines(), open_stage("nspawn") as stage:
         fleet = RealFleet(stage, build_images(stage, lambda line: None, prepare=prepare))
         try:
             fleet.start_server()

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy import insert, update
 from tests.api.agent_by_hand import eventually
+from tests.api.arm.documents import error
 
 from upkeep.api.arm.rolling_upgrades import CODES, progress
 from upkeep.api.arm.scale_sets import duration
@@ -52,10 +53,6 @@ def base(server: Any) -> str:
 def place(server: Any) -> str:
     compute = "providers/Microsoft.Compute"
     return f"{base(server)}/resourceGroups/Shop/{compute}/virtualMachineScaleSets/web"
-
-
-def error(answer: httpx.Response) -> tuple[int, str]:
-    return answer.status_code, answer.json()["error"]["code"]
 
 
 def test_a_token_of_another_scope_sees_nothing_of_the_set(arm: Any) -> None:
