@@ -114,7 +114,7 @@ def _facts(row: Any, agent: Any) -> tuple[tuple[str, str], ...]:
         ("address", row.address),
         ("starts", str(row.boots)),
         ("protected", "yes" if row.protected else ""),
-        ("protected from scale-in", "yes" if row.scale_in_protected else ""),
+        ("kept at scale-in", "yes" if row.scale_in_protected else ""),
         ("opted out", "yes" if row.opted_out else ""),
         ("asks to be skipped", "yes" if row.skip else ""),
         ("rolling phase", "" if row.phase is None else str(row.phase)),
