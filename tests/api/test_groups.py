@@ -226,6 +226,40 @@ def test_a_rollout_by_hand_and_its_steering(server: Any, admin: httpx.Client) ->
     assert admin.get("/v1/rollouts?group=web&limit=1").json()["next"]
 
 
+def test_a_rollout_that_needs_approval_waits_for_it(server: Any, admin: httpx.Client) -> None:
+    first, *others = with_machines(server, admin)
+    admin.patch("/v1/groups/web", json={"policy": {"needs_approval": True}})
+    assert publish(admin, "1.0.1").status_code == 201
+
+    def waiting() -> list[str]:
+        held = admin.get("/v1/holds?reason=NEEDS_APPROVAL").json()["items"]
+        return sorted(hold["machine"] for hold in held)
+
+    eventually(lambda: waiting() == sorted([first, *others]))
+    (rollout,) = [r for r in admin.get("/v1/rollouts").json()["items"] if r["target"] == "1.0.1"]
+    path = f"/v1/rollouts/{rollout['id']}/approve"
+    answer = admin.post(path, json={"machines": [first]}).json()
+    assert [t["machine"] for t in answer["tasks"] if t["approved"]] == [first]
+    eventually(lambda: waiting() == sorted(others))
+    assert all(t["approved"] for t in admin.post(path, json={}).json()["tasks"])
+
+
+def test_an_approval_that_changes_nothing_is_refused_and_says_why(
+    server: Any, admin: httpx.Client
+) -> None:
+    first, *_ = with_machines(server, admin)
+    (ended, *_) = [r["id"] for r in admin.get("/v1/rollouts").json()["items"]][-1:]
+    answer = admin.post(f"/v1/rollouts/{ended}/approve", json={})
+    assert (answer.status_code, "has ended" in answer.json()["detail"]) == (409, True)
+    admin.patch("/v1/groups/web", json={"auto_upgrade": False})
+    assert publish(admin, "1.0.1").status_code == 201
+    running = admin.post("/v1/groups/web/rollouts", json={}).json()["id"]
+    answer = admin.post(f"/v1/rollouts/{running}/approve", json={"machines": [first]})
+    assert (answer.status_code, "needs no approval" in answer.json()["detail"]) == (409, True)
+    answer = admin.post(f"/v1/rollouts/{running}/approve", json={"machines": ["nobody"]})
+    assert answer.status_code == 404
+
+
 def test_an_ended_rollout_cannot_be_steered(server: Any, admin: httpx.Client) -> None:
     with_machines(server, admin)
     ended = admin.get("/v1/rollouts").json()["items"][-1]["id"]

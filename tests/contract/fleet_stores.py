@@ -41,7 +41,7 @@ from upkeep.ports import MachineStatus, Power
 from upkeep.sim.memory import MemoryStore
 from upkeep.sim.memory_operator import MemoryOperator
 from upkeep.sim.memory_rows import BudgetSelector
-from upkeep.store import actions, blackouts, calls
+from upkeep.store import actions, blackouts, calls, rollouts
 from upkeep.store import tables as t
 from upkeep.store.budget_rows import recount
 from upkeep.store.database import Database, to_us, to_us_or_none
@@ -80,6 +80,10 @@ class Backend(Protocol):
     def protect(self, machine: str, protected: bool, *, now: datetime) -> None: ...
 
     def pause(self, rollout: str, paused: bool, *, now: datetime) -> None: ...
+
+    def approve(self, rollout: str, *machines: str, now: datetime) -> int:
+        """Of the named machines, all with none, how many waited in the rollout."""
+        ...
 
     def answered(self, machine: str, key: str, *, now: datetime, succeeded: bool = True) -> None:
         """The machine's agent says that it has done (or could not do) what it was offered."""
@@ -124,6 +128,10 @@ class MemoryBackend:
 
     def pause(self, rollout: str, paused: bool, *, now: datetime) -> None:
         self._operator.change_rollout(RolloutId(rollout), paused=paused, now=now)
+
+    def approve(self, rollout: str, *machines: str, now: datetime) -> int:
+        chosen = [MachineId(machine) for machine in machines] or None
+        return self._operator.approve(RolloutId(rollout), chosen, now=now)
 
     def answered(self, machine: str, key: str, *, now: datetime, succeeded: bool = True) -> None:
         self._memory.finish_by_agent(key, now=now, succeeded=succeeded)
@@ -234,6 +242,12 @@ class SqlBackend:
             )
             group = connection.execute(select(row.group_id).where(row.id == rollout)).scalar_one()
             mark(connection, group, now)
+
+    def approve(self, rollout: str, *machines: str, now: datetime) -> int:
+        with self.database.write() as connection:
+            row = rollouts.find(connection, rollout)
+            assert row is not None
+            return rollouts.approve(connection, row, machines or None, now=now)
 
     def answered(self, machine: str, key: str, *, now: datetime, succeeded: bool = True) -> None:
         with self.database.write() as connection:

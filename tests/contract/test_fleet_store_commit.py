@@ -243,6 +243,26 @@ def test_an_operators_pause_is_not_undone_by_a_plan_in_flight(fleet: Backend) ->
     assert not look(fleet).rollouts[0].paused
 
 
+def test_an_approval_is_not_undone_by_a_plan_in_flight(fleet: Backend) -> None:
+    task = a_task(ROLLOUT, FIRST, now=at(1), state=TaskState.HELD)
+    assert commit(fleet, now=at(1), rollouts=(ROLLOUT,), tasks=(task,))
+    snapshot, mark = read(fleet, now=at(2))
+    assert fleet.approve(ROLLOUT.id, now=at(2)) == 1
+    assert fleet.approve(ROLLOUT.id, "somebody else", now=at(2)) == 0
+    further = replace(snapshot.tasks[0], detail="seen")
+    assert fleet.store.commit_plan(Plan(group=A, tasks=(further,)), mark, now=at(3))
+    (after,) = look(fleet).tasks
+    assert (after.detail, after.approved) == ("seen", True)
+    assert A.id in fleet.store.due_groups(at(3), 10)
+
+
+def test_only_machines_that_wait_are_approved(fleet: Backend) -> None:
+    task = a_task(ROLLOUT, FIRST, now=at(1))
+    assert commit(fleet, now=at(1), rollouts=(ROLLOUT,), tasks=(task,))
+    assert fleet.approve(ROLLOUT.id, FIRST, now=at(2)) == 0
+    assert look(fleet).tasks == (task,)
+
+
 def test_tasks_are_written_over_and_leave_with_their_rollout(fleet: Backend) -> None:
     task = a_task(ROLLOUT, FIRST, now=at(1))
     assert commit(fleet, now=at(1), rollouts=(ROLLOUT,), tasks=(task,))

@@ -287,6 +287,15 @@ def pause(both: Both, number: int, paused: bool) -> None:
             backend.pause(open_ones[number % len(open_ones)], paused, now=both.now)
 
 
+def approve(both: Both, number: int, every: bool) -> None:
+    open_ones = [r.id for group in GROUPS for r in both.snapshots(group)[0].rollouts]
+    machine = both.machine(number)
+    if open_ones and machine is not None:
+        chosen = () if every else (machine,)
+        rollout = open_ones[number % len(open_ones)]
+        both.same(lambda b: b.approve(rollout, *chosen, now=both.now))
+
+
 def mark(both: Both, group: GroupId) -> None:
     for backend in both.both():
         backend.store.mark_group(group, now=both.now)
@@ -331,6 +340,7 @@ HAPPENINGS = st.one_of(
     st.tuples(st.just(ask), NUMBER, CALLS, FLAG),
     st.tuples(st.just(protect), NUMBER, FLAG),
     st.tuples(st.just(pause), NUMBER, FLAG),
+    st.tuples(st.just(approve), NUMBER, FLAG),
     st.tuples(st.just(mark), st.sampled_from(GROUPS)),
     st.tuples(st.just(park), st.sampled_from(GROUPS), SECONDS),
     st.tuples(st.just(step_clock), SECONDS),
@@ -343,6 +353,7 @@ POLICIES = st.builds(
     drain_timeout=st.sampled_from([timedelta(0), MINUTE]),
     max_surge=FLAG,
     auto_rollback=FLAG,
+    needs_approval=FLAG,
 )
 
 

@@ -204,6 +204,13 @@ class Story:
         rollout = self.rollout(number)
         self.rollouts[rollout.id] = replace(rollout, cancel_requested=True)
 
+    def approve(self, *machines: str, number: int = 1) -> None:
+        """The named machines, or all that wait, may be taken by the rollout."""
+        for key, task in self.tasks.items():
+            wanted = not machines or task.machine in machines
+            if task.rollout == f"ro_g_{number}" and task.state is TaskState.HELD and wanted:
+                self.tasks[key] = replace(task, approved=True)
+
     def change(self, machine: str, **changes: Any) -> None:
         key = MachineId(machine)
         self.machines[key] = replace(self.machines[key], **changes)

@@ -135,7 +135,6 @@ ROWS: dict[str, tuple[Row, ...]] = {
             rule="reply to the approval of a deferral",
             number="202 only",
             source="SDK, RUN",
-            missing="deferral is not built",
         ),
         Row(
             name="PATCH reply",

@@ -1,6 +1,7 @@
 """What is true of every plan, whatever happens.  Each test is one sentence of DESIGN §5."""
 
 from collections.abc import Iterable
+from dataclasses import replace
 from datetime import timedelta
 
 from hypothesis import HealthCheck, given, settings
@@ -231,6 +232,21 @@ def check_future(before: Snapshot, plan: Plan, story: Played) -> None:
 @given(worlds)
 def test_the_next_wake_and_the_end_of_each_hold_lie_in_the_future(world: World) -> None:
     play(world, check_future)
+
+
+def check_approved(before: Snapshot, plan: Plan, story: Played) -> None:
+    approved = {(t.rollout, t.machine) for t in before.tasks if t.approved}
+    for task in plan.tasks:
+        rollout = story.rollouts[task.rollout]
+        asked = rollout.system is System.OS_IMAGE and rollout.started_by is StartedBy.PLATFORM
+        if asked and task.batch:
+            assert (task.rollout, task.machine) in approved, task
+
+
+@some
+@given(worlds)
+def test_where_approval_is_needed_nobody_is_taken_without_it(world: World) -> None:
+    play(replace(world, policy=replace(world.policy, needs_approval=True)), check_approved)
 
 
 def check_unknown(before: Snapshot, plan: Plan, story: Played) -> None:

@@ -92,6 +92,9 @@ def apply_happening(story: Story, happening: Happening) -> None:
             for rollout_id, rollout in story.rollouts.items():
                 if rollout.ended_at is None:
                     story.rollouts[rollout_id] = replace(rollout, cancel_requested=True)
+        case "approve" if name:
+            for number in range(1, len(story.rollouts) + 1):
+                story.approve(*([] if second else [name]), number=number)
         case "pause":
             story.group = replace(story.group, paused=True)
             story.after(first, lambda: _resume(story))
@@ -185,6 +188,7 @@ happenings = st.one_of(
     _happening("exclude", version, st.booleans()),
     _happening("start", st.one_of(st.none(), version), st.booleans()),
     _happening("cancel", nothing),
+    _happening("approve", machine, st.booleans()),
     _happening("pause", minutes),
     _happening("leave", machine, st.sampled_from(["protected", "opted_out", "skip"])),
     _happening("zone", st.sampled_from("abc"), st.booleans()),

@@ -46,6 +46,12 @@ def _mutant(name: str, file: str, old: str, new: str) -> Mutant:
 
 MUTANTS = (
     _mutant(
+        "a machine is taken that nobody approved",
+        "core/refusals.py",
+        "    if not rollout.policy.needs_approval or task.approved:\n",
+        "    if not rollout.policy.needs_approval or task.batch == 0:\n",
+    ),
+    _mutant(
         "a machine that may serve already is removed as if it were down",
         "core/refusals.py",
         "    if rollout.force or not takes_down:\n",

@@ -35,6 +35,7 @@ class PolicyPatch(Body):
     rollback_on_breach: bool | UnsetType = UNSET
     max_surge: bool | UnsetType = UNSET
     governs_automatic: bool | UnsetType = UNSET
+    needs_approval: bool | UnsetType = UNSET
 
 
 class PolicyView(View):
@@ -52,6 +53,7 @@ class PolicyView(View):
     rollback_on_breach: bool
     max_surge: bool
     governs_automatic: bool
+    needs_approval: bool
 
 
 def apply_policy(policy: RollingPolicy, patch: PolicyPatch) -> RollingPolicy:

@@ -15,7 +15,7 @@ from sqlalchemy import Connection, Row
 from upkeep.api.auth import OPERATE, READ, Actor
 from upkeep.api.calls import ask
 from upkeep.api.policy import PolicyView, policy_view
-from upkeep.api.problems import conflict, invalid, not_found
+from upkeep.api.problems import InputError, conflict, invalid, not_found
 from upkeep.api.services import Services
 from upkeep.api.shapes import (
     After,
@@ -49,6 +49,12 @@ class RolloutNew(Body):
     force: ForceFlag = False
 
 
+class Approval(Body):
+    """`machines` absent means every machine that waits in the rollout."""
+
+    machines: Annotated[tuple[Name, ...], Meta(max_length=MACHINES_MAX)] = ()
+
+
 class RolloutView(View):
     """`counters`: tasks by state."""
 
@@ -75,7 +81,8 @@ class RolloutView(View):
 
 
 class TaskView(View):
-    """`machine` is its name; `batch` is 0 while it was not taken."""
+    """`machine` is its name; `batch` is 0 while it was not taken; `approved` says something only
+    where the rollout's policy has `needs_approval`."""
 
     machine: str
     machine_id: str
@@ -89,6 +96,7 @@ class TaskView(View):
     attempt: int
     failure: str
     healed: bool
+    approved: bool
     detail: str
 
 
@@ -194,6 +202,28 @@ def resume_rollout(
     return _steer(services, actor, rollout, "resumed", paused=False)
 
 
+@post("/v1/rollouts/{rollout:str}/approve", opt=OPERATE, status_code=HTTP_200_OK,
+      sync_to_thread=True)  # fmt: skip
+def approve_rollout(
+    request: AnyRequest,
+    services: NamedDependency[Services],
+    actor: NamedDependency[Actor],
+    rollout: FromPath[str],
+    data: JSONBody[Approval],
+) -> RolloutDetail:
+    """Say that it may take machines, where its policy asks for that."""
+    note(request, data)
+    now = services.clock.now()
+    with services.database.write() as connection:
+        row = _find(connection, rollout, actor)
+        if row.ended_at is not None:
+            raise _has_ended(row)
+        named = [_machine_of(connection, name, actor, row.group_id) for name in data.machines]
+        approve(connection, row, named or None, actor, now=now)
+    services.store.announce(row.group_id)
+    return read_detail(services, actor, rollout)
+
+
 ROUTES = [
     list_rollouts,
     group_rollouts,
@@ -202,6 +232,7 @@ ROUTES = [
     cancel_rollout,
     pause_rollout,
     resume_rollout,
+    approve_rollout,
 ]
 
 
@@ -226,11 +257,38 @@ def _resolve(
 ) -> tuple[str, list[str]]:
     with services.database.read() as connection:
         row = find_group(connection, group, actor)
-        found = [find_machine(connection, name, actor) for name in names]
-    for machine in found:
-        if machine.group_id != row.id:
-            raise invalid(f"machines: {machine.name} is in group {machine.group_name}")
-    return row.id, [machine.id for machine in found]
+        return row.id, [_machine_of(connection, name, actor, row.id) for name in names]
+
+
+def _machine_of(connection: Connection, name: str, actor: Actor, group_id: str) -> str:
+    machine = find_machine(connection, name, actor)
+    if machine.group_id != group_id:
+        raise invalid(f"machines: {machine.name} is in group {machine.group_name}")
+    return str(machine.id)
+
+
+def approve(
+    connection: Connection,
+    rollout: Row[Any],
+    machines: Sequence[str] | None,
+    actor: Actor,
+    *,
+    now: datetime,
+) -> None:
+    """Approve machines by their ids, all that wait with None; who waits no more is left alone.
+
+    Raises:
+        InputError: this rollout asks for nobody's approval.
+    """
+    if not policy_from_json(rollout.policy).needs_approval:
+        raise conflict(f"{rollout.id} needs no approval: it takes machines as its policy allows")
+    count = rollouts.approve(connection, rollout, machines, now=now)
+    text = f"{actor.name} approves {rollout.id} on {count} machine{'s' * (count != 1)}"
+    story.tell(connection, rollout.group_id, text, now=now)
+
+
+def _has_ended(row: Row[Any]) -> InputError:
+    return conflict(f"{row.id} has ended ({row.state}); nothing can be changed any more")
 
 
 def _steer(
@@ -246,7 +304,7 @@ def _steer(
     with services.database.write() as connection:
         row = _find(connection, rollout, actor)
         if not rollouts.change(connection, row, paused=paused, cancel=cancel, now=now):
-            raise conflict(f"{row.id} has ended ({row.state}); nothing can be changed any more")
+            raise _has_ended(row)
         story.tell(connection, row.group_id, f"{actor.name} {word} {row.id}", now=now)
     services.store.announce(row.group_id)
     return read_detail(services, actor, rollout)
@@ -295,6 +353,7 @@ def _task_view(row: Row[Any]) -> TaskView:
         attempt=row.attempt,
         failure=row.failure,
         healed=bool(row.healed),
+        approved=bool(row.approved),
         detail=row.detail,
     )
 

@@ -219,6 +219,11 @@ POLICY_OPTIONS = (
         help="Let the policy hold for rollouts that begin by themselves; without it they go by the"
         " defaults.",
     ),
+    OptionRow(
+        key="needs_approval",
+        form="flag",
+        help="A rollout that begins by itself takes a machine only once it has been approved.",
+    ),
 )
 
 GROUP_OPTIONS = (*MODEL_OPTIONS, *PROBE_OPTIONS, *POLICY_OPTIONS)

@@ -142,6 +142,27 @@ def resume(rollout: Rollout, as_json: Json = False) -> None:
     _steer(rollout, "resume", f"{rollout} goes on.", as_json=as_json)
 
 
+@app.command("approve")
+def approve(
+    rollout: Rollout,
+    machine: Annotated[
+        list[str] | None,
+        typer.Option(metavar="MACHINE", help="Only this machine; repeat. Otherwise all."),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Let a rollout take machines, where the group's policy asks for approval."""
+    names = machine or []
+    with connect() as client:
+        document = {"machines": names} if names else {}
+        answer = client.post(f"/v1/rollouts/{rollout}/approve", document)
+    print_answer(
+        f"{rollout} may take {', '.join(names) or 'every machine that waits in it'}.",
+        answer,
+        as_json=as_json,
+    )
+
+
 def _steer(rollout: str, verb: str, line: str, *, as_json: bool) -> None:
     with connect() as client:
         answer = client.post(f"/v1/rollouts/{rollout}/{verb}")

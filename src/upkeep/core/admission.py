@@ -29,6 +29,7 @@ from upkeep.core.refusals import (
     SOON,
     Refusal,
     hold,
+    needs_approval,
     other_work,
     priority_of,
     refusal_for_all,
@@ -123,8 +124,10 @@ def _fit_machines(draft: Draft, rollout: Rollout, held: Sequence[Task]) -> list[
             draft.move(task, Signal.SKIP, detail="the machine is being removed")
             draft.wake_at(draft.now + SOON)
             continue
-        refusal = refusal_for_one(draft, rollout, machine) or still_starting(
-            rollout, machine, now=draft.now
+        refusal = (
+            refusal_for_one(draft, rollout, machine)
+            or still_starting(rollout, machine, now=draft.now)
+            or needs_approval(rollout, task)
         )
         if refusal is None:
             ready.append(machine)

@@ -128,6 +128,8 @@ class RollingPolicy:
         max_surge: make new machines first and delete as many old ones after (see surge.py).
         governs_automatic: it holds for rollouts that begin by themselves, too; without it those
             go by the defaults of the percentages, the pause, the order and the surge.
+        needs_approval: a rollout that begins by itself takes a machine only once somebody has
+            approved it (Azure's deferral).
     """
 
     max_batch_percent: int = 20
@@ -144,6 +146,7 @@ class RollingPolicy:
     rollback_on_breach: bool = True
     max_surge: bool = False
     governs_automatic: bool = True
+    needs_approval: bool = False
 
 
 class GroupKind(StrEnum):
@@ -278,6 +281,7 @@ class Task:
         healed: after the rollback it was seen healthy on the previous version.
         surge: a new machine is made first, and this one removed after; see surge.py.
         stand_in: that new machine, once it has been named.
+        approved: somebody said that this rollout may take the machine; no plan writes it.
     """
 
     rollout: RolloutId
@@ -295,6 +299,7 @@ class Task:
     healed: bool = False
     surge: bool = False
     stand_in: MachineId = MachineId("")
+    approved: bool = False
     detail: str = ""
 
 

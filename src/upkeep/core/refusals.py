@@ -114,6 +114,16 @@ def still_starting(rollout: Rollout, machine: Machine, *, now: datetime) -> Refu
     return (HoldReason.INITIALIZING, until, text) if now < until else None
 
 
+def needs_approval(rollout: Rollout, task: Task) -> Refusal | None:
+    """Nobody has said yet that the machine may be taken.  Source: sheet os-image §2.6 #3."""
+    if not rollout.policy.needs_approval or task.approved:
+        return None
+    text = (
+        f"approve it: upkeep rollout approve {rollout.id} --machine NAME, or all without --machine"
+    )
+    return HoldReason.NEEDS_APPROVAL, None, text
+
+
 def refusal_by_owner(machine: Machine) -> Refusal | None:
     """What the machine's owner has set against every rollout."""
     if machine.protected:

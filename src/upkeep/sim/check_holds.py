@@ -58,6 +58,9 @@ class HoldChecker(BlindChecker):
                 return machine.protected
             case HoldReason.OPTED_OUT:
                 return machine.opted_out
+            case HoldReason.NEEDS_APPROVAL:
+                theirs = [r.id for r in facts.rollouts.values() if r.ended_at is None]
+                return not any((rollout, machine.id) in facts.approved for rollout in theirs)
             case HoldReason.MACHINE_STOPPED:
                 return machine.lifecycle is not Lifecycle.PRESENT
             case HoldReason.AUTO_UPGRADE_OFF:

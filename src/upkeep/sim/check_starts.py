@@ -55,6 +55,7 @@ class StartChecker(BlindChecker):
         # (group, target) → why it must not begin again by itself.
         self._barred: dict[tuple[str, str], str] = {}
         self._times = {str(g.group.id): (g.blackouts, g.windows) for g in facts.drawing.groups}
+        self._deferred = {g.group.id for g in facts.drawing.groups if g.group.policy.needs_approval}
 
     def committed(self, commit: Commit) -> None:
         for one, other in self.facts.overlaps:
@@ -68,6 +69,7 @@ class StartChecker(BlindChecker):
             if before in (None, TaskState.HELD) and task.state in OURS:
                 self._announced_at[(task.rollout, task.machine)] = commit.now
                 self._spared(task)
+                self._approved(task)
             if task.state is TaskState.DRAINING:
                 self._drained_at[(task.rollout, task.machine)] = commit.now
         for rollout in commit.plan.rollouts:
@@ -90,6 +92,15 @@ class StartChecker(BlindChecker):
         is_spared = machine.protected or machine.scale_in_protected
         if is_spared and machine.lifecycle is Lifecycle.PRESENT:
             raise RuleBroken("SPARED", f"{rollout.id} removes {task.machine}, which is protected")
+
+    def _approved(self, task: Task) -> None:
+        """What begins by itself takes nobody whom no person has let it take, on surge neither."""
+        rollout = self.facts.rollouts[task.rollout]
+        if rollout.group not in self._deferred or rollout.system is not System.OS_IMAGE:
+            return
+        automatic = rollout.started_by is StartedBy.PLATFORM
+        if automatic and (rollout.id, task.machine) not in self.facts.approved:
+            raise RuleBroken("UNAPPROVED", f"{rollout.id} takes {task.machine} unasked")
 
     def _rollout(self, rollout: Rollout) -> None:
         key = (str(rollout.group), rollout.target)

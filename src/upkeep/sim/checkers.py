@@ -58,6 +58,7 @@ class Facts:
         intents: every action ever written, by key.
         paused: groups and rollouts that a person holds at this moment.
         cancelled: rollouts that a person has cancelled.
+        approved: machines that a person has let a rollout take.
         watched_since: health has been watched without a gap, and messages have come through
             since then.
         watcher_since, watcher_until: since when the present process has watched, and until when
@@ -78,6 +79,7 @@ class Facts:
     intents: dict[str, Action] = field(default_factory=dict)
     paused: set[str] = field(default_factory=set)
     cancelled: set[str] = field(default_factory=set)
+    approved: set[tuple[RolloutId, MachineId]] = field(default_factory=set)
     watched_since: float = 0.0
     watcher_since: float = 0.0
     watcher_until: float = 0.0

@@ -130,6 +130,8 @@ def draw(seed: int, options: Options) -> Drawing:
     )
     powers = stream(seed, "powers")
     groups = tuple(replace(g, restarted_by_agent=powers.random() < 0.15) for g in groups)
+    if not options.bad_versions:
+        groups = _some_need_approval(stream(seed, "approvals"), groups)
     return Drawing(
         seed=seed,
         options=options,
@@ -143,6 +145,16 @@ def draw(seed: int, options: Options) -> Drawing:
         boot_s=shape.choice(((5.0, 20.0), (20.0, 60.0), (30.0, 120.0))),
         images=images,
     )
+
+
+def _some_need_approval(
+    draws: random.Random, groups: tuple[GroupDrawing, ...]
+) -> tuple[GroupDrawing, ...]:
+    found = []
+    for drawing in groups:
+        policy = replace(drawing.group.policy, needs_approval=draws.random() < 0.12)
+        found.append(replace(drawing, group=replace(drawing.group, policy=policy)))
+    return tuple(found)
 
 
 def _size(draws: random.Random) -> int:

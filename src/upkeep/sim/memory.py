@@ -257,7 +257,9 @@ class MemoryStore:
                 )
             row.open[rollout.id] = rollout
         for task in plan.tasks:
-            row.tasks[task.rollout][task.machine] = task
+            known_task = row.tasks[task.rollout].get(task.machine)
+            approved = known_task is not None and known_task.approved
+            row.tasks[task.rollout][task.machine] = replace(task, approved=approved)
         for rollout in plan.rollouts:
             if rollout.state not in OPEN_STATES:
                 row.past.append(row.open.pop(rollout.id))

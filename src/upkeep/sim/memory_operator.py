@@ -10,6 +10,7 @@ from typing import Any
 
 from upkeep.core.model import Budget, Group, GroupId, Machine, MachineId, RolloutId
 from upkeep.core.snapshot import Interval, OperatorCall
+from upkeep.core.task import TaskState
 from upkeep.core.version import ImageVersion
 from upkeep.sim.memory import MemoryStore
 from upkeep.sim.memory_rows import BudgetRow, BudgetSelector, GroupRow, MachineExtra
@@ -79,6 +80,23 @@ class MemoryOperator:
                 self._store.mark_row(row, now)
                 return True
         return False
+
+    def approve(
+        self, rollout: RolloutId, machines: Sequence[MachineId] | None, *, now: datetime
+    ) -> int:
+        """The machines that wait in it may be taken, all with None; answers how many waited."""
+        for row in self._store.groups.values():
+            waiting = [
+                task
+                for task in row.tasks.get(rollout, {}).values()
+                if task.state is TaskState.HELD and (machines is None or task.machine in machines)
+            ]
+            for task in waiting:
+                row.tasks[rollout][task.machine] = replace(task, approved=True)
+            if waiting:
+                self._store.mark_row(row, now)
+                return len(waiting)
+        return 0
 
     def set_times(
         self,

@@ -13,6 +13,7 @@ from upkeep.core.model import (
     Lifecycle,
     Machine,
     MachineId,
+    Rollout,
     RolloutId,
     RolloutState,
     System,
@@ -65,11 +66,15 @@ class Person:
         # Some see a rollout begin and have one machine left alone until it is over.
         self._wary = stream(drawing.seed, "wary")
         self._spared = 0 if quiet else self._wary.choice((0, 1, 2, 4))
+        self._approvals = stream(drawing.seed, "approve")
         kernel.at(3_600, self._look_at_clocks)
 
     def committed(self, commit: Commit) -> None:
         """People see a rollout or a scale-in that has just begun."""
         begun = [task for task, before in commit.moved if before is None]
+        for rollout_id in dict.fromkeys(task.rollout for task in begun):
+            machines = [task.machine for task in begun if task.rollout == rollout_id]
+            self._look_at(self._facts.rollouts[rollout_id], machines)
         if not self._spared or not begun:
             return
         rollout = self._facts.rollouts[begun[0].rollout]
@@ -84,6 +89,22 @@ class Person:
         self._spared -= 1
         machine = self._wary.choice(begun).machine
         self._kernel.after(self._wary.uniform(0, 60), lambda: self._spare(machine, flag))
+
+    def _look_at(self, rollout: Rollout, machines: list[MachineId]) -> None:
+        """Somebody lets it take a few machines first, and the others within a day."""
+        if not rollout.policy.needs_approval:
+            return
+        if self._approvals.random() < 0.6:
+            few = self._approvals.sample(machines, self._approvals.randint(1, len(machines)))
+            wait_s = self._approvals.uniform(0, 2) * 3_600
+            self._kernel.after(wait_s, partial(self._approve, rollout.id, few))
+        wait_s = self._approvals.uniform(1, 24) * 3_600
+        self._kernel.after(wait_s, partial(self._approve, rollout.id, machines))
+
+    def _approve(self, rollout: RolloutId, machines: list[MachineId]) -> None:
+        if self._operator.approve(rollout, machines, now=self._now()):
+            self._kernel.tell(f"person: approves {rollout} on {len(machines)} machines")
+            self._facts.approved |= {(rollout, machine) for machine in machines}
 
     def _spare(self, machine: MachineId, flag: str) -> None:
         if self._is_present(machine):

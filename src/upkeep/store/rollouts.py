@@ -1,6 +1,7 @@
 """Rollouts as operators see and stop them.
 
-`paused` and `cancel_requested` are the operator's columns: a plan's commit never writes them.
+`paused` and `cancel_requested` of a rollout and `approved` of a task are the operator's columns: a
+plan's commit never writes them.
 """
 
 from collections.abc import Sequence
@@ -21,10 +22,11 @@ from sqlalchemy import (
 )
 
 from upkeep.core.model import System
+from upkeep.core.task import TaskState
 from upkeep.store import tables as t
 from upkeep.store.database import to_us
 from upkeep.store.groups import in_scope
-from upkeep.store.wakes import marked
+from upkeep.store.wakes import mark, marked
 
 # Source: Azure shows the last five OS upgrades of two months (sheet os-image §9).
 HISTORY_MAX = 5
@@ -175,3 +177,16 @@ def change(
         .values(fence=t.groups.c.fence + 1, **marked(now))
     )
     return True
+
+
+def approve(
+    connection: Connection, rollout: Row[Any], machines: Sequence[str] | None, *, now: datetime
+) -> int:
+    """Let it take the named machines that wait in it, all with None; answers how many waited."""
+    waiting = [t.tasks.c.rollout_id == rollout.id, t.tasks.c.state == TaskState.HELD]
+    if machines is not None:
+        waiting.append(t.tasks.c.machine_id.in_(machines))
+    done = connection.execute(update(t.tasks).where(*waiting).values(approved=1))
+    if done.rowcount:
+        mark(connection, rollout.group_id, now)
+    return done.rowcount

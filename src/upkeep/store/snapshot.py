@@ -199,6 +199,7 @@ def task_from(row: Row[Any]) -> Task:
         stand_in=MachineId(row.stand_in),
         detail=row.detail,
     )
+        approved=bool(row.approved),
 
 
 def read_versions(connection: Connection, image: str, region: str) -> tuple[ImageVersion, ...]:

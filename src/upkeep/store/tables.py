@@ -196,6 +196,7 @@ tasks = Table(
     Column("healed", Integer, nullable=False, server_default="0"),
     Column("surge", Integer, nullable=False, server_default="0"),
     _text("stand_in"),
+    Column("approved", Integer, nullable=False, server_default="0"),
     Column("detail", Text, nullable=False, server_default=""),
     PrimaryKeyConstraint("rollout_id", "machine_id"),
     Index("tasks_machine", "machine_id"),

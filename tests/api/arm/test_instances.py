@@ -7,6 +7,7 @@ from typing import Any
 import httpx
 import pytest
 from sqlalchemy import insert, update
+from tests.api.agent_by_hand import eventually
 from tests.api.arm.documents import error, message
 
 from upkeep.store import tables as t
@@ -105,6 +106,62 @@ def test_instances_that_are_behind_are_upgraded_and_no_others(
     assert client.get(begun.headers["azure-asyncoperation"]).json()["status"] == "InProgress"
     tasks = server.read(lambda c: c.execute(t.tasks.select()).all())
     assert [task.machine_id for task in tasks] == ["m_2"]
+
+
+def deferred_roll(server: Any, client: httpx.Client, place: str) -> None:
+    automatic = {
+        "enableAutomaticOSUpgrade": True,
+        "useRollingUpgradePolicy": True,
+        "osRollingUpgradeDeferral": True,
+    }
+    body = {"properties": {"upgradePolicy": {"automaticOSUpgradePolicy": automatic}}}
+    changed = client.patch(place, json=body)
+    assert changed.status_code == 200, changed.text
+    shown = changed.json()["properties"]["upgradePolicy"]["automaticOSUpgradePolicy"]
+    assert shown["osRollingUpgradeDeferral"] is True
+    content = b"a root file system"
+    digest = {"Digest": f"sha-256={hashlib.sha256(content).hexdigest()}"}
+    path = "/v1/images/web/versions/1.0.1/tar?regions=north"
+    assert client.put(path, content=content, headers=digest).status_code == 201
+    eventually(lambda: len(server.read(lambda c: c.execute(t.tasks.select()).all())) == 3)
+
+
+def approved(server: Any) -> list[str]:
+    tasks = server.read(lambda c: c.execute(t.tasks.select().where(t.tasks.c.approved == 1)).all())
+    return sorted(task.machine_id for task in tasks)
+
+
+@pytest.mark.number("os-image", "approval reply")
+@pytest.mark.parametrize(
+    ("path", "body", "expected"),
+    [
+        ("/approveRollingUpgrade", {"instanceIds": ["0", "2"]}, ["m_0", "m_2"]),
+        ("/approverollingupgrade", None, ["m_0", "m_1", "m_2"]),
+        ("/virtualMachines/1/approveRollingUpgrade", None, ["m_1"]),
+    ],
+)
+def test_a_deferred_roll_is_approved_for_a_set_some_or_one(
+    server: Any, client: httpx.Client, place: str, path: str, body: Any, expected: list[str]
+) -> None:
+    """Sheet os-image §2.6 #3, §9.1: the answer is 202 and nothing else."""
+    deferred_roll(server, client, place)
+    answer = client.post(f"{place}{path}", json=body)
+    assert (answer.status_code, answer.content) == (202, b"")
+    assert client.get(answer.headers["azure-asyncoperation"]).json()["status"] == "Succeeded"
+    assert client.get(answer.headers["location"]).status_code == 200
+    assert approved(server) == expected
+
+
+def test_what_cannot_be_approved_is_refused_and_nothing_changes(
+    server: Any, client: httpx.Client, place: str
+) -> None:
+    nothing = client.post(f"{place}/approveRollingUpgrade")
+    assert error(nothing) == (409, "OperationNotAllowed")
+    assert message(nothing) == "There is no ongoing Rolling Upgrade to approve."
+    deferred_roll(server, client, place)
+    missing = client.post(f"{place}/approveRollingUpgrade", json={"instanceIds": ["0", "9"]})
+    assert error(missing) == (404, "ResourceNotFound")
+    assert approved(server) == []
 
 
 def test_instances_of_a_set_without_versions_are_left_alone(

@@ -84,6 +84,7 @@ def test_what_a_client_did_not_say_has_the_documented_defaults(
         "enableAutomaticOSUpgrade": False,
         "disableAutomaticRollback": False,
         "useRollingUpgradePolicy": False,
+        "osRollingUpgradeDeferral": False,
     }
 
 

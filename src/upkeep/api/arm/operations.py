@@ -1,8 +1,8 @@
 """Long-running operations, as Azure's clients poll them.
 
-An operation's name says what is followed: a rollout, the cancelling of one, a set that settles, a
-set that goes.  What it answers is read from the rows each time, so it survives every restart, and
-nothing has to be kept for it.  Source: sheet os-image §9.2.
+An operation's name says what is followed: a rollout, the cancelling or approving of one, a set that
+settles, a set that goes.  What it answers is read from the rows each time, so it survives every
+restart, and nothing has to be kept for it.  Source: sheet os-image §9.2.
 """
 
 import re
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, Row
 
 from upkeep.api.arm.errors import error_body
 from upkeep.api.arm.route import RETRY_AFTER_S, ArmReply, ArmRequest, link
@@ -22,7 +22,7 @@ from upkeep.core.model import RolloutCode, RolloutState
 from upkeep.store import groups, rollouts
 from upkeep.store.database import from_us, from_us_or_none
 
-CANCEL, REMOVAL, SETTLING = "cancel-", "delete-", "settle-"
+CANCEL, APPROVAL, REMOVAL, SETTLING = "cancel-", "approve-", "delete-", "settle-"
 _ID = re.compile(r"[a-z0-9_]{1,100}")
 
 
@@ -96,7 +96,7 @@ def _monitored(request: ArmRequest, progress: Progress) -> ArmReply:
 
 def _progress(connection: Connection, name: str, *, scope: str) -> Progress | None:
     """None: there is nothing of that name that the token may see."""
-    for kind in (CANCEL, REMOVAL, SETTLING, ""):
+    for kind in (CANCEL, APPROVAL, REMOVAL, SETTLING, ""):
         if name.startswith(kind):
             subject = name.removeprefix(kind)
             break
@@ -110,20 +110,18 @@ def _progress(connection: Connection, name: str, *, scope: str) -> Progress | No
         if row is None:
             return None
         return _ended(is_settled(row, groups.counts(connection, [row.id])))
-    return _of_rollout(connection, subject, scope=scope, is_cancel=kind == CANCEL)
+    row = rollouts.find(connection, subject, scope=scope)
+    if row is None:
+        return None
+    return _ended(True) if kind == APPROVAL else _of_rollout(row, is_cancel=kind == CANCEL)
 
 
 def _ended(is_ended: bool) -> Progress:
     return Progress(status="Succeeded" if is_ended else "InProgress")
 
 
-def _of_rollout(
-    connection: Connection, rollout: str, *, scope: str, is_cancel: bool
-) -> Progress | None:
+def _of_rollout(row: Row[Any], *, is_cancel: bool) -> Progress:
     """A cancel has succeeded when its roll has ended, in whatever way."""
-    row = rollouts.find(connection, rollout, scope=scope)
-    if row is None:
-        return None
     started_at, ended_at = from_us(row.started_at), from_us_or_none(row.ended_at)
     status, code, message = "Failed", row.code, row.evidence
     if ended_at is None:

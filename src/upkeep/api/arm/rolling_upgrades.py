@@ -10,13 +10,14 @@ from typing import Any
 
 from sqlalchemy import Connection, Row
 
-from upkeep.api.arm.instances import instance_ids, named_instances, newest
-from upkeep.api.arm.operations import CANCEL, accepted
+from upkeep.api.arm.instances import find_instance, instance_ids, named_instances, newest
+from upkeep.api.arm.operations import APPROVAL, CANCEL, accepted
 from upkeep.api.arm.route import ArmReply, ArmRequest, Changed, look
 from upkeep.api.arm.scale_sets import image_reference, rolling_policy
 from upkeep.api.arm.scopes import find_set, set_id
 from upkeep.api.calls import ask
 from upkeep.api.problems import InputError, ProblemKind, invalid, not_found
+from upkeep.api.rollouts import approve as approve_machines
 from upkeep.core.model import OPEN_STATES, RolloutCode, RolloutState, StartedBy, System, Verb
 from upkeep.core.task import TaskState
 from upkeep.core.version import is_older
@@ -51,6 +52,7 @@ _COUNTED_AS: Mapping[TaskState, str] = {
 
 # Clients compare these words.  Source: sheet os-image §9.4.
 NOTHING_TO_CANCEL = "There is no ongoing Rolling Upgrade to cancel."
+NOTHING_TO_APPROVE = "There is no ongoing Rolling Upgrade to approve."
 
 
 def show_latest(connection: Connection, request: ArmRequest) -> ArmReply:
@@ -107,6 +109,22 @@ def cancel(connection: Connection, request: ArmRequest, now: datetime) -> Change
     rollouts.change(connection, last, cancel=True, now=now)
     story.tell(connection, row.id, f"{request.actor.name} cancelled {last.id}", now=now)
     return [row.id], accepted(request, last.id, kind=CANCEL)
+
+
+def approve(connection: Connection, request: ArmRequest, now: datetime) -> Changed:
+    """The instances of the body or of the path may be taken by the roll that is deferred; without
+    any, all that wait in it.  Source: sheet §2.6 #3, §9.1 (202, nothing else)."""
+    row = find_set(connection, request)
+    last = _last(connection, request, row)
+    if last is None or last.state not in OPEN_STATES:
+        raise InputError(ProblemKind.CONFLICT, NOTHING_TO_APPROVE)
+    if "instance" in request.params:
+        chosen = [find_instance(connection, request, row)]
+    else:
+        chosen = named_instances(connection, row, instance_ids(request.body))
+    machines = [machine.id for machine in chosen]
+    approve_machines(connection, last, machines, request.actor, now=now)
+    return [row.id], accepted(request, last.id, kind=APPROVAL)
 
 
 def _last(connection: Connection, request: ArmRequest, row: Row[Any]) -> Row[Any] | None:

@@ -122,3 +122,5 @@ def routes(login: Login) -> tuple[Route, ...]:
         *(Route(method=m, path=path, role=None, handler=handler) for m, path, handler in anonymous),
         *(Route(method=m, path=path, role=role, handler=h) for m, path, role, h in _ROWS),
     )
+    ("POST", f"{_SET}/approveRollingUpgrade", OPERATE, writes(rolling_upgrades.approve)),
+    ("POST", f"{_INSTANCE}/approveRollingUpgrade", OPERATE, writes(rolling_upgrades.approve)),

@@ -135,6 +135,7 @@ def scale_set(
                     "enableAutomaticOSUpgrade": bool(row.auto_upgrade),
                     "disableAutomaticRollback": not policy.auto_rollback,
                     "useRollingUpgradePolicy": policy.governs_automatic,
+                    "osRollingUpgradeDeferral": policy.needs_approval,
                 },
             },
             "virtualMachineProfile": profile,

@@ -199,6 +199,7 @@ def _policy(upgrade: Any, profile: Any) -> dict[str, Any]:
     automatic = field(upgrade, "automaticOSUpgradePolicy")
     values["auto_rollback"] = not flag(automatic, "disableAutomaticRollback")
     values["governs_automatic"] = flag(automatic, "useRollingUpgradePolicy")
+    values["needs_approval"] = flag(automatic, "osRollingUpgradeDeferral")
     notice = field(profile, "scheduledEventsProfile", "osImageNotificationProfile")
     if notice is not None:
         values["notice_s"] = _notice_s(notice)

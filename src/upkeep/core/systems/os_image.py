@@ -167,11 +167,14 @@ def begin(
 ) -> Rollout:
     """Freeze target, candidates and policy into a new rollout.
 
-    A rollout that a person started does not roll machines back by itself (sheet §2.8).
+    A rollout that a person started does not roll machines back by itself (sheet §2.8), and who
+    starts it has approved it (docs/adr/0015).
     """
     policy = draft.group.policy
     if started_by is StartedBy.USER:
-        policy = replace(policy, auto_rollback=False, rollback_on_breach=False)
+        policy = replace(
+            policy, auto_rollback=False, rollback_on_breach=False, needs_approval=False
+        )
     elif not policy.governs_automatic:
         policy = platform_policy(policy)
     rollout = draft.begin_rollout(
