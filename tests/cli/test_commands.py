@@ -143,6 +143,7 @@ def test_json_is_the_apis_own_document_and_nothing_else(
         ("/v1/images", ("image", "list")),
         ("/v1/holds", ("hold", "list")),
         ("/v1/budgets", ("budget", "list")),
+        ("/v1/schedules", ("schedule", "list")),
         ("/v1/blackouts", ("blackout", "list")),
         ("/v1/tokens", ("token", "list")),
         ("/v1/audit", ("audit", "list")),
@@ -274,6 +275,35 @@ def test_blackouts(logged_in: ScriptedServer) -> None:
         "closes": "2026-12-27T06:00:00Z",
         "group": "web",
     }
+
+
+def test_schedules(logged_in: ScriptedServer) -> None:
+    document = sent(
+        logged_in, "POST", "/v1/schedules", "schedule", "create", "nights",
+        "--starts", "2026-12-24 22:00", "--length", "6h", "--every", "Week Saturday,Sunday",
+        "--zone", "Europe/Berlin",
+    )  # fmt: skip
+    assert document == {
+        "name": "nights",
+        "starts": "2026-12-24 22:00",
+        "length_s": 21_600,
+        "recur_every": "Week Saturday,Sunday",
+        "zone": "Europe/Berlin",
+        "expires": None,
+    }
+    path = "/v1/schedules/nights"
+    document = sent(logged_in, "PATCH", path, "schedule", "set", "nights", "--length", "8h")
+    assert document == {"length_s": 28_800}
+    document = sent(logged_in, "PATCH", path, "schedule", "set", "nights", "--expires", "never")
+    assert document == {"expires": None}
+    assert run("schedule", "set", "nights").exit_code == ExitCode.USAGE
+
+
+def test_approving_names_machines_or_means_all(logged_in: ScriptedServer) -> None:
+    path = "/v1/rollouts/ro_g_1/approve"
+    some = ("rollout", "approve", "ro_g_1", "--machine", "web-1", "--machine", "web-2")
+    assert sent(logged_in, "POST", path, *some) == {"machines": ["web-1", "web-2"]}
+    assert sent(logged_in, "POST", path, "rollout", "approve", "ro_g_1") == {}
 
 
 def test_publishing_sends_the_file_with_its_digest(

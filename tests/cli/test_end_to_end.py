@@ -224,6 +224,19 @@ def test_budgets_blackouts_tokens_clock_and_audit(real: RealServer, bare_machine
     ok("blackout", "delete", listed[0]["id"])
     assert document("blackout", "list")["items"] == []
 
+    ok("schedule", "create", "nights", "--starts", "2099-12-24 22:00", "--length", "5h",
+       "--every", "Day", "--zone", "Europe/Berlin")  # fmt: skip
+    assert "opens 2099-12-24 21:00:00Z" in ok("schedule", "assign", "nights", "web")
+    assert ok("schedule", "show", "nights").startswith(
+        "nights: Day, 5h from 2099-12-24 22:00 Europe/Berlin; for web\n"
+    )
+    assert "2099-12-28" in ok("schedule", "show", "nights")
+    assert "web" in ok("schedule", "list")
+    ok("schedule", "unassign", "nights", "web")
+    assert "No window is coming" in ok("schedule", "set", "nights", "--every", "")
+    ok("schedule", "delete", "nights")
+    assert document("schedule", "list")["items"] == []
+
     assert "agrees" in ok("clock", "show")
     assert "Accepted." in ok("clock", "accept")
     secret = ok("token", "create", "reader-of-the-test", "--expires-in", "1h").strip()

@@ -10,14 +10,16 @@ import json
 import os
 import sys
 import time
+from datetime import UTC, datetime, timedelta
 
 from azure.mgmt.compute import ComputeManagementClient
 
 try:
     from azure.core.exceptions import HttpResponseError as Refused
     from azure.identity import ClientSecretCredential
+    from azure.mgmt.maintenance import MaintenanceManagementClient
 except ImportError:
-    ClientSecretCredential = None
+    ClientSecretCredential = MaintenanceManagementClient = None
     from msrestazure.azure_active_directory import ServicePrincipalCredentials
     from msrestazure.azure_cloud import get_cloud_from_metadata_endpoint
     from msrestazure.azure_exceptions import CloudError as Refused
@@ -26,9 +28,10 @@ STEP, BASE, SUBSCRIPTION, GROUP, SET = sys.argv[1:]
 WAIT_MAX_S = 120.0
 # The set that is created, changed and deleted beside the one that is there.
 NEW = "till"
+OF_SET = (GROUP, "Microsoft.Compute", "virtualMachineScaleSets", SET)
 
 
-def client():
+def client(kind=ComputeManagementClient):
     """Logs in as a service principal, as for any private cloud."""
     client_id, _, secret = os.environ["UPKEEP_TOKEN"].partition(".")
     if ClientSecretCredential is None:
@@ -40,9 +43,7 @@ def client():
     credential = ClientSecretCredential(
         "adfs", client_id, secret, authority=BASE, disable_instance_discovery=True
     )
-    return ComputeManagementClient(
-        credential, SUBSCRIPTION, base_url=BASE, credential_scopes=[f"{BASE}/.default"]
-    )
+    return kind(credential, SUBSCRIPTION, base_url=BASE, credential_scopes=[f"{BASE}/.default"])
 
 
 def done(operations, name, *arguments):
@@ -125,6 +126,84 @@ def follow(compute):
             return
         time.sleep(0.05)
     tell(seen=seen, late=True)
+
+
+def defer(compute):
+    """From now on each machine's upgrade waits for a word."""
+    automatic = {"enableAutomaticOSUpgrade": True, "osRollingUpgradeDeferral": True}
+    policy = {"upgradePolicy": {"automaticOSUpgradePolicy": automatic}}
+    done(compute.virtual_machine_scale_sets, "update", GROUP, SET, {"properties": policy})
+
+
+def approve(compute):
+    """One machine of the deferred roll, seen to be upgraded while the others wait; then all."""
+    sets, machines = compute.virtual_machine_scale_sets, compute.virtual_machine_scale_set_vms
+
+    def progress():
+        upgrade = compute.virtual_machine_scale_set_rolling_upgrades.get_latest(GROUP, SET)
+        return progress_of(upgrade)
+
+    tell(waiting=progress())
+    done(machines, "approve_rolling_upgrade", GROUP, SET, "1")
+    deadline = time.monotonic() + WAIT_MAX_S
+    while progress()["successful"] < 1 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    current = [each.instance_id for each in machines.list(GROUP, SET) if each.latest_model_applied]
+    tell(current=current, progress=progress())
+    done(sets, "approve_rolling_upgrade", GROUP, SET, {"instanceIds": ["0", "2", "3"]})
+
+
+def close(compute):
+    """The set's upgrades wait for a window that opens in two days."""
+    if MaintenanceManagementClient is None:
+        tell(can=False)
+        return
+    maintenance = client(MaintenanceManagementClient)
+    closed = window(datetime.now(UTC) + timedelta(days=2), "Week", "05:00")
+    wanted = {"location": "local", "maintenanceScope": "osimage", "maintenanceWindow": closed}
+    made = maintenance.maintenance_configurations.create_or_update(
+        GROUP, "nights", {"location": "local", "properties": wanted}
+    )
+    tell(can=True, scope=made.maintenance_scope, length=made.duration, zone=made.time_zone)
+    assigned = maintenance.configuration_assignments.create_or_update(
+        *OF_SET, "by-night",
+        {"location": "local", "properties": {"maintenanceConfigurationId": made.id}},
+    )  # fmt: skip
+    tell(
+        names=[each.name for each in maintenance.configuration_assignments.list(*OF_SET)],
+        same=assigned.maintenance_configuration_id == made.id,
+    )
+    try:
+        short = {**wanted, "maintenanceWindow": {**closed, "duration": "04:59"}}
+        maintenance.maintenance_configurations.create_or_update(
+            GROUP, "short", {"location": "local", "properties": short}
+        )
+    except Refused as error:
+        tell_failure(error)
+
+
+def open_window(compute):
+    """The window is changed to one that is open; afterwards nobody waits for windows."""
+    maintenance = client(MaintenanceManagementClient)
+    opened = window(datetime.now(UTC) - timedelta(hours=1), "Day", "20:00")
+    changed = maintenance.maintenance_configurations.update(
+        GROUP, "nights", {"properties": {"maintenanceWindow": opened}}
+    )
+    tell(every=changed.recur_every, length=changed.duration)
+
+
+def free(compute):
+    maintenance = client(MaintenanceManagementClient)
+    maintenance.configuration_assignments.delete(*OF_SET, "by-night")
+    maintenance.maintenance_configurations.delete(GROUP, "nights")
+    tell(left=[each.name for each in maintenance.maintenance_configurations.list()])
+
+
+def window(starts, every, length):
+    return {
+        "startDateTime": starts.strftime("%Y-%m-%d %H:00"), "duration": length,
+        "timeZone": "UTC", "recurEvery": every,
+    }  # fmt: skip
 
 
 def history(compute):
@@ -250,6 +329,11 @@ STEPS = {
     "create": create,
     "protect": protect,
     "look": look,
+    "close": close,
+    "open": open_window,
+    "free": free,
+    "defer": defer,
+    "approve": approve,
     "follow": follow,
     "history": history,
     "start": start,

@@ -77,6 +77,10 @@ def person(fleet: RealFleet, compute_python: Path) -> Person:
     return Person(fleet, compute_python)
 
 
+def only(**counters: int) -> dict[str, int]:
+    return {"successful": 0, "failed": 0, "in_progress": 0, "pending": 0} | counters
+
+
 def is_whole(states: list[dict[str, Any]]) -> bool:
     """In each state that was seen the four counters sum to the candidates."""
     names = ("successful", "failed", "in_progress", "pending")
@@ -122,10 +126,36 @@ def test_with_nothing_rolling_there_is_nothing_to_cancel(person: Person) -> None
     assert refused["message"] == "There is no ongoing Rolling Upgrade to cancel."
 
 
+def test_a_roll_waits_for_its_window_and_for_an_approval(fleet: RealFleet, person: Person) -> None:
+    """The client of 2020 knows neither; then the roll is the next test's."""
+    configured, *more = person.does("close")
+    if not configured["can"]:
+        return
+    assigned, refused = more
+    assert configured == {"can": True, "scope": "OSImage", "length": "05:00", "zone": "UTC"}
+    assert assigned == {"names": ["by-night"], "same": True}
+    assert (refused["status"], refused["code"]) == (400, "InvalidParameter")
+    assert "at least 5 h" in refused["message"]
+    person.does("defer")
+    fleet.publish("1.0.1")
+
+    def held(reason: str) -> int:
+        return len(fleet.client.get("/v1/holds", group=fleet.group, reason=reason)["items"])
+
+    fleet.wait("the window", lambda: held("OUTSIDE_WINDOW") == SIZE)
+    assert person.does("open") == [{"every": "Day", "length": "20:00"}]
+    fleet.wait("an approval", lambda: held("NEEDS_APPROVAL") == SIZE)
+    waiting, one = person.does("approve")
+    assert waiting == {"waiting": only(pending=SIZE)}
+    assert one == {"current": ["1"], "progress": only(successful=1, pending=SIZE - 1)}
+    assert person.does("free") == [{"left": []}]
+
+
 def test_it_follows_a_roll_that_nobody_asked_for_to_its_end(
     fleet: RealFleet, person: Person
 ) -> None:
-    fleet.publish("1.0.1")
+    if not fleet.rollouts("1.0.1"):
+        fleet.publish("1.0.1")
     fleet.wait("the roll", lambda: fleet.rollouts("1.0.1") != [])
     (told,) = person.does("follow")
     assert [state["code"] for state in told["seen"]][-1] == "Completed"

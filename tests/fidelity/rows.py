@@ -71,7 +71,6 @@ ROWS: dict[str, tuple[Row, ...]] = {
             rule="maintenance window of scope OSImage",
             number="≥ 5 h, every day or week",
             source="MC, MC2",
-            missing="maintenance configurations are not built",
         ),
         Row(name="OS image notice", rule="OS image notice", number="exactly PT15M", source="SDK"),
         Row(

@@ -34,6 +34,7 @@ from upkeep.api import (
     install,
     machines,
     rollouts,
+    schedules,
     tokens,
 )
 from upkeep.api.agent_wire import EnrolReply, EnrolRequest
@@ -59,6 +60,7 @@ _NOUNS = (
     holds,
     images,
     budgets,
+    schedules,
     blackouts,
     tokens,
     audit,

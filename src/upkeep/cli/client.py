@@ -81,6 +81,9 @@ class Client:
     def patch(self, path: str, document: Document) -> Document:
         return self._call("PATCH", path, document=document)
 
+    def put(self, path: str) -> Document:
+        return self._call("PUT", path)
+
     def delete(self, path: str) -> Document:
         return self._call("DELETE", path)
 

@@ -41,13 +41,18 @@ def time_refusal(
             # Reserve the whole of one machine's work: stopping half-way through is worse than
             # missing a window.
             if window.closes - now < reserve:
-                after = _next_opening(windows, window.closes)
-                return HoldReason.WINDOW_TOO_SHORT, after, f"less than {reserve} left; next window"
+                opening, words = _next_opening(windows, window.closes)
+                words = f"one machine may take {reserve}, and less is left; {words}"
+                return HoldReason.WINDOW_TOO_SHORT, opening, words
             return None
-    opening = _next_opening(windows, now)
-    words = "the next window opens" if opening else "no window is coming: set a schedule"
+    opening, words = _next_opening(windows, now)
     return HoldReason.OUTSIDE_WINDOW, opening, words
 
 
-def _next_opening(windows: Sequence[Interval], after: datetime) -> datetime | None:
-    return min((w.opens for w in windows if w.opens >= after), default=None)
+def _next_opening(windows: Sequence[Interval], after: datetime) -> tuple[datetime | None, str]:
+    """When, and what then lifts the hold, in words."""
+    coming = [window for window in windows if window.opens >= after]
+    if not coming:
+        return None, "no window is coming: change the group's schedule, or take it away"
+    first = min(coming, key=lambda window: window.opens)
+    return first.opens, f"window {first.name} opens" if first.name else "the next window opens"

@@ -43,6 +43,7 @@ from upkeep.core.model import (
 from upkeep.core.snapshot import Domain, Interval, OperatorCall, Snapshot
 from upkeep.core.task import TaskState
 from upkeep.core.version import ImageVersion, ReplicationState
+from upkeep.store import schedules
 from upkeep.store import tables as t
 from upkeep.store.database import from_us, from_us_or_none, to_us
 from upkeep.store.policies import policy_from_json
@@ -81,6 +82,7 @@ def read_snapshot(
         claims=_read_claims(connection, group.id),
         calls=_read_calls(connection, group.id),
         domains=_read_domains(connection, group, machine_rows, now),
+        windows=schedules.read_windows(connection, group.id, now=now),
         blackouts=_read_blackouts(connection, group.id, now),
         clock_stepped=clock_stepped,
     )
@@ -197,9 +199,9 @@ def task_from(row: Row[Any]) -> Task:
         healed=bool(row.healed),
         surge=bool(row.surge),
         stand_in=MachineId(row.stand_in),
+        approved=bool(row.approved),
         detail=row.detail,
     )
-        approved=bool(row.approved),
 
 
 def read_versions(connection: Connection, image: str, region: str) -> tuple[ImageVersion, ...]:

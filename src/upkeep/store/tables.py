@@ -323,6 +323,34 @@ blackouts = Table(
     _moment("closes", nullable=False),
 )
 
+# Windows that recur.  `starts` and `expires` are wall-clock times of the zone, as text.
+schedules = Table(
+    "schedules",
+    metadata,
+    Column("id", String, primary_key=True),
+    Column("name", String, nullable=False, unique=True),
+    _text("scope", "default"),
+    _text("region", "local"),
+    _text("starts"),
+    _text("expires"),
+    _text("zone", "UTC"),
+    _int("length_s"),
+    _text("recur_every"),
+    _moment("created_at", nullable=False),
+)
+
+# Which groups work only in whose windows.
+assignments = Table(
+    "assignments",
+    metadata,
+    Column("schedule_id", String, nullable=False),
+    Column("group_id", String, nullable=False),
+    # As Azure's clients called it; the schedule's own name otherwise.
+    _text("name"),
+    PrimaryKeyConstraint("schedule_id", "group_id"),
+    Index("assignments_group", "group_id"),
+)
+
 # What Azure's clients wrote of a thing and no column holds, under the thing's own key.
 arm_documents = Table(
     "arm_documents",
@@ -426,6 +454,7 @@ __all__ = [
     "actions",
     "agents",
     "arm_documents",
+    "assignments",
     "audit",
     "blackouts",
     "budgets",
@@ -440,6 +469,7 @@ __all__ = [
     "machines",
     "metadata",
     "rollouts",
+    "schedules",
     "settings",
     "starts",
     "story",

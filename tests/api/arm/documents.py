@@ -99,6 +99,18 @@ def rows(server: Any) -> list[Any]:
     return found
 
 
+def a_configuration(**window: Any) -> dict[str, Any]:
+    """What a client sends for a maintenance configuration of a set."""
+    plain = {
+        "startDateTime": "2026-12-24 22:00",
+        "duration": "05:00",
+        "timeZone": "W. Europe Standard Time",
+        "recurEvery": "Week Saturday,Sunday",
+    }
+    properties = {"maintenanceScope": "osimage", "maintenanceWindow": plain | window}
+    return {"location": "north", "tags": {"team": "shop"}, "properties": properties}
+
+
 def rests(server: Any) -> None:
     """The planner has looked at the set and has nothing to do about it."""
     eventually(lambda: server.read(lambda c: c.execute(t.groups.select()).one()).wake_at is None)

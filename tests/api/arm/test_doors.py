@@ -6,7 +6,7 @@ from typing import Any
 
 import httpx
 import pytest
-from tests.api.arm.documents import error
+from tests.api.arm.documents import a_configuration, error
 
 from upkeep.api.arm.route import Route
 from upkeep.api.auth import Role
@@ -30,14 +30,22 @@ NAMES = {
     "publisher": "upkeep",
     "offer": "web",
     "sku": "default",
+    "configuration": "nights",
+    "assignment": "by-night",
 }
 # Whatever else is read is the same for everybody who may read: the catalogue, the server itself.
 OF_A_SCOPE = ("resourceGroups", "virtualMachineScaleSets", "{operation}")
 
 
 @pytest.fixture
-def ask(base: str, made: dict[str, Any]) -> Ask:
-    """The route of the set that is there."""
+def ask(client: httpx.Client, base: str, place: str, made: dict[str, Any]) -> Ask:
+    """The route of the set that is there, with its maintenance configuration."""
+    provider = "providers/Microsoft.Maintenance"
+    config = f"{base}/resourceGroups/Shop/{provider}/maintenanceConfigurations/nights"
+    identity = client.put(config, json=a_configuration()).json()["id"]
+    body = {"properties": {"maintenanceConfigurationId": identity}}
+    assigned = client.put(f"{place}/{provider}/configurationAssignments/by-night", json=body)
+    assert assigned.status_code == 201
     names = NAMES | {
         "subscription": base.rpartition("/")[2],
         "operation": f"settle-{made['properties']['uniqueId']}",

@@ -19,6 +19,7 @@ _TYPES: Mapping[str, Sequence[str]] = {
         "galleries/images/versions",
         "locations/operations",
     ),
+    "Microsoft.Maintenance": ("maintenanceConfigurations", "configurationAssignments"),
     "Microsoft.Resources": ("subscriptions", "resourceGroups", "tenants"),
 }
 # Any other is taken as well; clients choose the newest of these.

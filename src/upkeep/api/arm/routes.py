@@ -7,6 +7,7 @@ from upkeep.api.arm import (
     deployments,
     galleries,
     instances,
+    maintenance,
     networks,
     operations,
     power,
@@ -36,6 +37,10 @@ _VERSION = f"{_IMAGE}/versions/{{version}}"
 _NETWORKS = f"{_RG}/providers/Microsoft.Network/virtualNetworks"
 _DEPLOYMENTS = f"{_RG}/providers/Microsoft.Resources/deployments"
 _DEPLOYMENT = f"{_DEPLOYMENTS}/{{deployment}}"
+_CONFIGURATIONS = f"{_RG}/{maintenance.CONFIGURATIONS}"
+_CONFIGURATION = f"{_CONFIGURATIONS}/{{configuration}}"
+_ASSIGNMENTS = f"{_SET}/{maintenance.ASSIGNMENTS}"
+_ASSIGNMENT = f"{_ASSIGNMENTS}/{{assignment}}"
 _LOCATION = f"{_SUB}/{COMPUTE}/locations/{{location}}"
 _OFFERS = f"{_LOCATION}/publishers/{{publisher}}/artifacttypes/vmimage/offers"
 _SKUS = f"{_OFFERS}/{{offer}}/skus"
@@ -77,6 +82,16 @@ _ROWS: tuple[tuple[str, str, Role, Handler], ...] = (
     ("GET", _SKUS, READ, reads(vm_images.show_skus)),
     ("GET", f"{_SKUS}/{{sku}}/versions", READ, reads(vm_images.show_versions)),
     ("GET", f"{_SKUS}/{{sku}}/versions/{{version}}", READ, reads(vm_images.show_version)),
+    ("GET", f"{_SUB}/{maintenance.CONFIGURATIONS}", READ, reads(maintenance.show_list)),
+    ("GET", _CONFIGURATIONS, READ, reads(maintenance.show_list)),
+    ("GET", _CONFIGURATION, READ, reads(maintenance.show)),
+    ("PUT", _CONFIGURATION, OPERATE, writes(maintenance.put)),
+    ("PATCH", _CONFIGURATION, OPERATE, writes(maintenance.patch)),
+    ("DELETE", _CONFIGURATION, OPERATE, writes(maintenance.delete)),
+    ("GET", _ASSIGNMENTS, READ, reads(maintenance.show_assignments)),
+    ("GET", _ASSIGNMENT, READ, reads(maintenance.show_assignment)),
+    ("PUT", _ASSIGNMENT, OPERATE, writes(maintenance.assign)),
+    ("DELETE", _ASSIGNMENT, OPERATE, writes(maintenance.unassign)),
     ("GET", _NETWORKS, READ, reads(networks.show_list)),
     ("GET", f"{_NETWORKS}/{{network}}", READ, reads(networks.show)),
     ("GET", f"{_NETWORKS}/{{network}}/subnets/{{subnet}}", READ, reads(networks.show_subnet)),
@@ -108,6 +123,8 @@ _ROWS: tuple[tuple[str, str, Role, Handler], ...] = (
     ("POST", f"{_SET}/osRollingUpgrade", OPERATE, rolling_upgrades.start),
     ("POST", f"{_SET}/manualupgrade", OPERATE, rolling_upgrades.upgrade_instances),
     ("POST", f"{_SET}/rollingUpgrades/cancel", OPERATE, writes(rolling_upgrades.cancel)),
+    ("POST", f"{_SET}/approveRollingUpgrade", OPERATE, writes(rolling_upgrades.approve)),
+    ("POST", f"{_INSTANCE}/approveRollingUpgrade", OPERATE, writes(rolling_upgrades.approve)),
 )
 
 
@@ -122,5 +139,3 @@ def routes(login: Login) -> tuple[Route, ...]:
         *(Route(method=m, path=path, role=None, handler=handler) for m, path, handler in anonymous),
         *(Route(method=m, path=path, role=role, handler=h) for m, path, role, h in _ROWS),
     )
-    ("POST", f"{_SET}/approveRollingUpgrade", OPERATE, writes(rolling_upgrades.approve)),
-    ("POST", f"{_INSTANCE}/approveRollingUpgrade", OPERATE, writes(rolling_upgrades.approve)),

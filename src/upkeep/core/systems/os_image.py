@@ -31,11 +31,16 @@ from upkeep.core.model import (
     System,
     Verb,
 )
+from upkeep.core.recurrence import RecurrenceError, Schedule, parse_recurrence
 from upkeep.core.refusals import UNREACHABLE, Refusal, refusal_by_owner
 from upkeep.core.rolling import open_batch, platform_policy, still_on_target, stop_rollout
 from upkeep.core.snapshot import OperatorCall
 from upkeep.core.task import TERMINAL, TaskState
 from upkeep.core.version import is_older, is_usable, latest
+
+# Windows for OS image upgrades.  Source: sheet os-image §2.6 #1, §10; maintenance §1.1.
+WINDOW_MIN = timedelta(hours=5)
+WINDOW_GAP_MAX = timedelta(days=7)
 
 RETRY_AFTER = (
     timedelta(hours=1),
@@ -70,6 +75,29 @@ def version_for_new_machine(draft: Draft) -> str | None:
     undecided = {rollout.target for rollout in draft.open_rollouts(System.OS_IMAGE)}
     blamed = {rollout.target for rollout in draft.ended_rollouts() if rollout.guilty}
     return latest(v for v in draft.snapshot.versions if v.version not in undecided | blamed)
+
+
+def schedule_errors(schedule: Schedule) -> list[str]:
+    """Why a group's upgrades cannot happen in the windows of such a schedule, a sentence each.
+
+    Source: sheet os-image §2.6 #1, §10.
+    """
+    errors = []
+    if not WINDOW_MIN <= schedule.length <= WINDOW_GAP_MAX:
+        hours = int(WINDOW_MIN.total_seconds()) // 3_600
+        errors.append(f"the window is {schedule.length} long; set at least {hours} h, at most 7 d")
+    if schedule.expires is not None and schedule.expires <= schedule.starts:
+        errors.append("it expires before its first window; set a later end, or none")
+    try:
+        recurrence = parse_recurrence(schedule.recur_every) if schedule.recur_every else None
+    except RecurrenceError as error:
+        return [*errors, str(error)]
+    if recurrence is not None and recurrence.longest_gap > WINDOW_GAP_MAX:
+        errors.append(
+            f"{schedule.recur_every!r} leaves more than 7 days between two windows; set Day to"
+            " 7Days, or Week with its days"
+        )
+    return errors
 
 
 def outdated(draft: Draft, target: str) -> list[Machine]:
