@@ -7,8 +7,6 @@ When a call takes a serving machine down, the machines we have down must be with
 Work that a person forced is excepted; a machine that is down already costs nothing more.
 """
 
-from collections.abc import Iterator
-
 from upkeep.core.model import Budget, BudgetId, Lifecycle, MachineId, RolloutId, Task, Verb
 from upkeep.core.task import TaskState
 from upkeep.platforms.simulated import Call, SimulatedMachine
@@ -44,8 +42,11 @@ class BudgetChecker(BlindChecker):
         self._free: set[MachineId] = set()  # Their present work was forced, or they looked ill.
         self._limits: dict[tuple[MachineId, BudgetId], int] = {}
         self._rules = facts.drawing.budgets
+        # While one commit or one call is looked at nobody comes or goes.
+        self._members: dict[tuple[BudgetId, str], list[Truth]] = {}
 
     def committed(self, commit: Commit) -> None:
+        self._members.clear()
         for task, before in commit.moved:
             rollout = self.facts.rollouts[task.rollout]
             takes_down = rollout.verb in TAKES_DOWN
@@ -85,11 +86,11 @@ class BudgetChecker(BlindChecker):
         (self._free.add if free else self._free.discard)(machine)
         for rule, selector in self._selecting(truth):
             zone = truth.zone if rule.per_zone else ""
-            limit = limit_of(rule, self._size(selector, zone))
+            limit = limit_of(rule, len(self._selected(rule, selector, zone)))
             self._limits[(machine, rule.id)] = limit
             if free or machine in self._busy:
                 continue
-            taken = self._taken(selector, zone)
+            taken = self._taken(rule, selector, zone)
             if len(taken) + 1 > limit:
                 raise RuleBroken(
                     "BUDGET",
@@ -105,8 +106,8 @@ class BudgetChecker(BlindChecker):
             return
         for rule, selector in self._selecting(truth):
             zone = truth.zone if rule.per_zone else ""
-            limit = limit_of(rule, self._size(selector, zone))
-            taken = self._taken(selector, zone) | {truth.name}
+            limit = limit_of(rule, len(self._selected(rule, selector, zone)))
+            taken = self._taken(rule, selector, zone) | {truth.name}
             if len(taken) > limit:
                 raise RuleBroken(
                     "BUDGET",
@@ -114,14 +115,15 @@ class BudgetChecker(BlindChecker):
                     f"allows {limit}, and {sorted(taken)} are down or in hand",
                 )
 
-    def _taken(self, selector: BudgetSelector, zone: str) -> set[str]:
+    def _taken(self, rule: Budget, selector: BudgetSelector, zone: str) -> set[str]:
         return {
             truth.name
-            for truth in self._selected(selector, zone)
+            for truth in self._selected(rule, selector, zone)
             if truth.id in self._busy or self.facts.known_down(truth)
         }
 
     def began(self, truth: Truth, call: Call) -> None:
+        self._members.clear()
         if Verb(call.verb) not in TAKES_DOWN or not truth.serves:
             return
         if truth.id in self._free or self.facts.looks_ill(truth) or not self._counts(truth):
@@ -129,7 +131,7 @@ class BudgetChecker(BlindChecker):
         self._down.add(truth.name)
         for rule, selector in self._selecting(truth):
             zone = truth.zone if rule.per_zone else ""
-            now = limit_of(rule, self._size(selector, zone))
+            now = limit_of(rule, len(self._selected(rule, selector, zone)))
             limit = max(now, self._limits.get((truth.id, rule.id), 0))
             down = sorted(
                 name
@@ -182,11 +184,13 @@ class BudgetChecker(BlindChecker):
         machine = row.machines.get(truth.id)
         return machine is not None and machine.lifecycle is Lifecycle.PRESENT
 
-    def _size(self, selector: BudgetSelector, zone: str) -> int:
-        return sum(1 for _ in self._selected(selector, zone))
-
-    def _selected(self, selector: BudgetSelector, zone: str) -> Iterator[Truth]:
+    def _selected(self, rule: Budget, selector: BudgetSelector, zone: str) -> list[Truth]:
         """The machines of the budget, of `zone` only if one is named, that are meant to serve."""
-        for truth in self.facts.world.machines.values():
-            if self._is_in(truth, selector, zone) and self._counts(truth):
-                yield truth
+        found = self._members.get((rule.id, zone))
+        if found is None:
+            found = self._members[rule.id, zone] = [
+                truth
+                for truth in self.facts.world.machines.values()
+                if self._is_in(truth, selector, zone) and self._counts(truth)
+            ]
+        return found
