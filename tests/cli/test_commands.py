@@ -143,6 +143,7 @@ def test_json_is_the_apis_own_document_and_nothing_else(
         ("/v1/images", ("image", "list")),
         ("/v1/holds", ("hold", "list")),
         ("/v1/budgets", ("budget", "list")),
+        ("/v1/hooks", ("hook", "list")),
         ("/v1/schedules", ("schedule", "list")),
         ("/v1/blackouts", ("blackout", "list")),
         ("/v1/tokens", ("token", "list")),
@@ -304,6 +305,43 @@ def test_approving_names_machines_or_means_all(logged_in: ScriptedServer) -> Non
     some = ("rollout", "approve", "ro_g_1", "--machine", "web-1", "--machine", "web-2")
     assert sent(logged_in, "POST", path, *some) == {"machines": ["web-1", "web-2"]}
     assert sent(logged_in, "POST", path, "rollout", "approve", "ro_g_1") == {}
+
+
+def test_answers_at_lifecycle_hooks(logged_in: ScriptedServer) -> None:
+    path = "/v1/hooks/ro_g_1.2/answer"
+    assert sent(logged_in, "POST", path, "hook", "approve", "ro_g_1.2") == {"answer": "approved"}
+    document = sent(logged_in, "POST", path, "hook", "reject", "ro_g_1.2", "--machine", "web-1")
+    assert document == {"answer": "rejected", "machines": ["web-1"]}
+    path = "/v1/hooks/ro_g_1.2"
+    until = ("--until", "2026-12-24T19:00+01:00")
+    document = sent(logged_in, "PATCH", path, "hook", "extend", "ro_g_1.2", *until)
+    assert document == {"wait_until": "2026-12-24T18:00:00Z"}
+
+
+HOOK: dict[str, Any] = {
+    "id": "ro_g_1.2",
+    "group": "web",
+    "rollout": "ro_g_1",
+    "about": "batch",
+    "wait_until": "2099-01-01T00:00:00Z",
+    "silence": "approved",
+    "open": True,
+    "answer": None,
+    "answers": {"web-0": "approved", "web-1": "waiting", "web-2": "waiting"},
+}
+
+
+def test_a_question_shows_who_is_asked_about_and_what_silence_means(
+    logged_in: ScriptedServer,
+) -> None:
+    logged_in.on("GET", "/v1/hooks", {"items": [HOOK], "next": None})
+    table = run("hook", "list").stdout
+    assert "a batch of 3" in table
+    assert "1 approved, 2 waiting" in table
+    logged_in.on("GET", "/v1/hooks/ro_g_1.2", HOOK)
+    shown = run("hook", "show", "ro_g_1.2").stdout
+    assert "open until 2099-01-01 00:00:00Z, no answer is approved" in shown
+    assert "web-1" in shown
 
 
 def test_publishing_sends_the_file_with_its_digest(

@@ -16,6 +16,7 @@ from sqlalchemy import insert, select, update
 
 from upkeep.core.hold import Hold, HoldReason
 from upkeep.core.model import (
+    Answer,
     Budget,
     BudgetId,
     Claim,
@@ -23,6 +24,7 @@ from upkeep.core.model import (
     GroupId,
     GroupKind,
     Health,
+    HookEvent,
     Machine,
     MachineId,
     RollingPolicy,
@@ -41,7 +43,7 @@ from upkeep.ports import MachineStatus, Power
 from upkeep.sim.memory import MemoryStore
 from upkeep.sim.memory_operator import MemoryOperator
 from upkeep.sim.memory_rows import BudgetSelector
-from upkeep.store import actions, blackouts, calls, rollouts
+from upkeep.store import actions, blackouts, calls, hook_events, rollouts
 from upkeep.store import tables as t
 from upkeep.store.budget_rows import recount
 from upkeep.store.database import Database, to_us, to_us_or_none
@@ -80,6 +82,10 @@ class Backend(Protocol):
     def protect(self, machine: str, protected: bool, *, now: datetime) -> None: ...
 
     def pause(self, rollout: str, paused: bool, *, now: datetime) -> None: ...
+
+    def answer(
+        self, event: HookEvent, answers: Mapping[MachineId, Answer], *, now: datetime
+    ) -> None: ...
 
     def approve(self, rollout: str, *machines: str, now: datetime) -> int:
         """Of the named machines, all with none, how many waited in the rollout."""
@@ -128,6 +134,11 @@ class MemoryBackend:
 
     def pause(self, rollout: str, paused: bool, *, now: datetime) -> None:
         self._operator.change_rollout(RolloutId(rollout), paused=paused, now=now)
+
+    def answer(
+        self, event: HookEvent, answers: Mapping[MachineId, Answer], *, now: datetime
+    ) -> None:
+        self._operator.answer(event, answers, now=now)
 
     def approve(self, rollout: str, *machines: str, now: datetime) -> int:
         chosen = [MachineId(machine) for machine in machines] or None
@@ -242,6 +253,14 @@ class SqlBackend:
             )
             group = connection.execute(select(row.group_id).where(row.id == rollout)).scalar_one()
             mark(connection, group, now)
+
+    def answer(
+        self, event: HookEvent, answers: Mapping[MachineId, Answer], *, now: datetime
+    ) -> None:
+        with self.database.write() as connection:
+            group = hook_events.group_of(connection, event.rollout, scope="")
+            assert group is not None
+            hook_events.answer(connection, event, answers, group_id=group.id, now=now)
 
     def approve(self, rollout: str, *machines: str, now: datetime) -> int:
         with self.database.write() as connection:

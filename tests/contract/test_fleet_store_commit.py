@@ -25,9 +25,12 @@ from fleet_stores import (
 
 from upkeep.core.hold import HoldReason
 from upkeep.core.model import (
+    Answer,
     BudgetId,
     Claim,
     Health,
+    HookEvent,
+    HookKind,
     Lifecycle,
     MachineId,
     Priority,
@@ -41,7 +44,7 @@ from upkeep.engine.fleet_store import Sighting
 
 A, B = a_group("a"), a_group("b")
 ROLLOUT = a_rollout(A, 1, now=START)
-FIRST = MachineId("m_a_0")
+FIRST, SECOND = MachineId("m_a_0"), MachineId("m_a_1")
 TEAM = BudgetId("bu_team")
 
 
@@ -54,6 +57,19 @@ def fleet(backend: Backend) -> Backend:
     backend.add_budget(a_budget("b"), B.id, own=True, now=START)
     backend.add_budget(a_budget("team"), A.id, B.id, now=START)
     return backend
+
+
+def a_question(**answers: Any) -> HookEvent:
+    """Asked at second 1 about the first machine, and about more if they are named."""
+    return HookEvent(
+        rollout=ROLLOUT.id,
+        serial=1,
+        kind=HookKind.BATCH,
+        created_at=at(1),
+        wait_until=at(9),
+        approves=True,
+        answers={FIRST: Answer.WAITING, **answers},
+    )
 
 
 def everything(now: float = 1) -> dict[str, Any]:
@@ -70,6 +86,7 @@ def everything(now: float = 1) -> dict[str, Any]:
         "group": replace(A, baked="1.0.0", next_ordinal=4, next_rollout=2),
         "machines": (replace(machines_of(A, 1, since=at(-60))[0], worked_at=at(now)), new),
         "rollouts": (ROLLOUT,),
+        "hook_events": (a_question(),),
         "tasks": (task, a_task(ROLLOUT, "m_a_1", now=at(now), state=TaskState.HELD)),
         "actions": (an_action(ROLLOUT, FIRST, Verb.REPLACE_OS_DISK),),
         "claims": tuple(a_claim(name, FIRST, ROLLOUT, now=at(now)) for name in ("a", "team")),
@@ -91,6 +108,7 @@ def test_what_a_plan_says_is_what_the_next_snapshot_reads(fleet: Backend) -> Non
     assert after.machines == (parts["machines"][0], *before.machines[1:], parts["machines"][1])
     assert after.rollouts == (ROLLOUT,)
     assert after.tasks == parts["tasks"]
+    assert after.hook_events == parts["hook_events"]
     assert after.claims == parts["claims"]
     assert after.calls == ()
     assert [leased.action for leased in claim(fleet, now=at(1))] == list(parts["actions"])
@@ -261,6 +279,31 @@ def test_only_machines_that_wait_are_approved(fleet: Backend) -> None:
     assert commit(fleet, now=at(1), rollouts=(ROLLOUT,), tasks=(task,))
     assert fleet.approve(ROLLOUT.id, FIRST, now=at(2)) == 0
     assert look(fleet).tasks == (task,)
+
+
+def test_a_question_is_written_answered_closed_and_leaves_with_its_rollout(fleet: Backend) -> None:
+    event = a_question(**{SECOND: Answer.WAITING})
+    assert commit(fleet, now=at(1), rollouts=(ROLLOUT,), hook_events=(event,))
+    assert look(fleet).hook_events == (event,)
+    fleet.answer(event, {SECOND: Answer.APPROVED}, now=at(2))
+    answers = {FIRST: Answer.WAITING, SECOND: Answer.APPROVED}
+    assert look(fleet).hook_events == (replace(event, answers=answers),)
+    closed = replace(event, answers={**answers, FIRST: Answer.REJECTED}, closed=True)
+    assert commit(fleet, now=at(9), hook_events=(closed,))
+    assert look(fleet).hook_events == (closed,)
+    ended = replace(ROLLOUT, state=RolloutState.COMPLETED, ended_at=at(10))
+    assert commit(fleet, now=at(10), rollouts=(ended,))
+    assert look(fleet, now=at(10)).hook_events == ()
+
+
+def test_an_answer_stops_a_plan_that_takes_silence_for_one(fleet: Backend) -> None:
+    event = a_question()
+    assert commit(fleet, now=at(1), rollouts=(ROLLOUT,), hook_events=(event,))
+    _, mark = read(fleet, now=at(9))
+    fleet.answer(event, {FIRST: Answer.REJECTED}, now=at(9))
+    silent = replace(event, answers={FIRST: Answer.APPROVED}, closed=True)
+    assert not fleet.store.commit_plan(Plan(group=A, hook_events=(silent,)), mark, now=at(9))
+    assert look(fleet).hook_events[0].answers == {FIRST: Answer.REJECTED}
 
 
 def test_tasks_are_written_over_and_leave_with_their_rollout(fleet: Backend) -> None:

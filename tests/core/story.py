@@ -22,6 +22,7 @@ from upkeep.core.draft import domain_names
 from upkeep.core.hold import Hold, HoldReason
 from upkeep.core.model import (
     OPEN_STATES,
+    Answer,
     Budget,
     BudgetId,
     Claim,
@@ -29,6 +30,7 @@ from upkeep.core.model import (
     GroupId,
     GroupKind,
     Health,
+    HookEvent,
     Lifecycle,
     Machine,
     MachineId,
@@ -114,6 +116,7 @@ class Story:
         self.rollouts: dict[RolloutId, Rollout] = {}
         self.ended: list[RolloutId] = []
         self.tasks: dict[tuple[RolloutId, MachineId], Task] = {}
+        self.hook_events: dict[tuple[RolloutId, int], HookEvent] = {}
         self.claims: list[Claim] = []
         self.outcomes: dict[str, Outcome] = {}
         self.actions: dict[str, Action] = {}
@@ -211,6 +214,17 @@ class Story:
             if task.rollout == f"ro_g_{number}" and task.state is TaskState.HELD and wanted:
                 self.tasks[key] = replace(task, approved=True)
 
+    def question(self, serial: int = 1, number: int = 1) -> HookEvent:
+        """What the rollout has asked at a lifecycle hook."""
+        return self.hook_events[RolloutId(f"ro_g_{number}"), serial]
+
+    def answer(self, answer: Answer, *machines: str, serial: int = 1, number: int = 1) -> None:
+        """For the named machines, or for all that are asked about."""
+        event = self.question(serial, number)
+        chosen = [MachineId(m) for m in machines] or list(event.answers)
+        answers = {**event.answers, **dict.fromkeys(chosen, answer)}
+        self.hook_events[event.rollout, serial] = replace(event, answers=answers)
+
     def change(self, machine: str, **changes: Any) -> None:
         key = MachineId(machine)
         self.machines[key] = replace(self.machines[key], **changes)
@@ -272,6 +286,11 @@ class Story:
             rollouts=tuple(r for _, r in sorted(self.rollouts.items()) if r.state in OPEN_STATES),
             past=tuple(self.rollouts[key] for key in reversed(self.ended)),
             tasks=tuple(sorted(self.open_tasks(), key=lambda t: (t.rollout, t.machine))),
+            hook_events=tuple(
+                event
+                for key, event in sorted(self.hook_events.items())
+                if self.rollouts[key[0]].state in OPEN_STATES
+            ),
             outcomes=dict(self.outcomes),
             budgets=tuple(self._budget_now(b) for b in self.budgets),
             claims=tuple(self.claims),
@@ -294,6 +313,8 @@ class Story:
             self.rollouts[rollout.id] = rollout
         for task in plan.tasks:
             self.tasks[task.rollout, task.machine] = task
+        for event in plan.hook_events:
+            self.hook_events[event.rollout, event.serial] = event
         released = set(plan.released)
         self.claims = [c for c in self.claims if (c.budget, c.machine) not in released]
         self.claims.extend(plan.claims)

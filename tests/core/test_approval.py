@@ -73,6 +73,14 @@ def test_who_starts_a_rollout_has_approved_it() -> None:
     assert story.rollout().state is RolloutState.COMPLETED
 
 
+def test_other_work_needs_no_approval() -> None:
+    story = one_version_newer(machines_of(3), policy=DEFERRED)
+    story.at(10, lambda: story.call(Verb.RESTART, "m1") and None)
+    story.run(minutes=30)
+    assert story.sent(Verb.RESTART) == ["m1"]
+    assert story.hold("m1") is HoldReason.NEEDS_APPROVAL
+
+
 def test_going_back_from_a_guilty_version_needs_no_approval() -> None:
     story = one_version_newer(machines_of(6), policy=DEFERRED)
     story.ill_on = {(machine.name, "1.0.1") for machine in story.machines.values()}

@@ -48,8 +48,20 @@ MUTANTS = (
     _mutant(
         "a machine is taken that nobody approved",
         "core/refusals.py",
-        "    if not rollout.policy.needs_approval or task.approved:\n",
-        "    if not rollout.policy.needs_approval or task.batch == 0:\n",
+        "    if not is_asked_for or task.approved:\n",
+        "    if not is_asked_for or task.batch == 0:\n",
+    ),
+    _mutant(
+        "a batch begins before anybody has answered for it",
+        "core/lifecycle_hooks.py",
+        "    if not is_answered and draft.now < event.wait_until:\n",
+        "    if not is_answered and draft.now < event.created_at:\n",
+    ),
+    _mutant(
+        "a machine is taken that somebody rejected",
+        "core/lifecycle_hooks.py",
+        "    return [m for m in ready if event.answers.get(m.id) is Answer.APPROVED]\n",
+        "    return [m for m in ready if m.id in event.answers]\n",
     ),
     _mutant(
         "a machine that may serve already is removed as if it were down",

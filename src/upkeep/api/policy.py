@@ -15,7 +15,15 @@ from upkeep.core.rolling import policy_errors
 # Beyond every allowed length; a larger number would not fit into a timedelta.
 SECONDS_MAX = 10**9
 
-_LENGTHS = ("pause_between_batches", "health_wait", "bake_time", "notice", "drain_timeout")
+_LENGTHS = (
+    "pause_between_batches",
+    "health_wait",
+    "bake_time",
+    "notice",
+    "drain_timeout",
+    "start_hook_wait",
+    "batch_hook_wait",
+)
 
 
 class PolicyPatch(Body):
@@ -36,6 +44,10 @@ class PolicyPatch(Body):
     max_surge: bool | UnsetType = UNSET
     governs_automatic: bool | UnsetType = UNSET
     needs_approval: bool | UnsetType = UNSET
+    start_hook_wait_s: int | UnsetType = UNSET
+    start_hook_approves: bool | UnsetType = UNSET
+    batch_hook_wait_s: int | UnsetType = UNSET
+    batch_hook_approves: bool | UnsetType = UNSET
 
 
 class PolicyView(View):
@@ -54,6 +66,10 @@ class PolicyView(View):
     max_surge: bool
     governs_automatic: bool
     needs_approval: bool
+    start_hook_wait_s: int
+    start_hook_approves: bool
+    batch_hook_wait_s: int
+    batch_hook_approves: bool
 
 
 def apply_policy(policy: RollingPolicy, patch: PolicyPatch) -> RollingPolicy:

@@ -224,6 +224,26 @@ POLICY_OPTIONS = (
         form="flag",
         help="A rollout that begins by itself takes a machine only once it has been approved.",
     ),
+    OptionRow(
+        key="start_hook_wait",
+        form="length",
+        help="Ask before a rollout begins by itself, and wait this long; 0 asks nobody.",
+    ),
+    OptionRow(
+        key="start_hook_approves",
+        form="flag",
+        help="No answer at the start hook means yes.",
+    ),
+    OptionRow(
+        key="batch_hook_wait",
+        form="length",
+        help="Ask before each batch of such a rollout, and wait this long; 0 asks nobody.",
+    ),
+    OptionRow(
+        key="batch_hook_approves",
+        form="flag",
+        help="No answer at the batch hook means yes.",
+    ),
 )
 
 GROUP_OPTIONS = (*MODEL_OPTIONS, *PROBE_OPTIONS, *POLICY_OPTIONS)

@@ -7,11 +7,13 @@ then batches and the gate before each batch; then time (windows, blackouts, the 
 Whatever is not admitted leaves with a hold that says why, until when, and what would lift it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from upkeep.core.availability import batch_order, may_share_batch
 from upkeep.core.draft import Draft, subject_of
 from upkeep.core.hold import HoldReason
+from upkeep.core.lifecycle_hooks import LEFT_OUT as LEFT_OUT_AT_HOOK
+from upkeep.core.lifecycle_hooks import let_go, refusal_at_start
 from upkeep.core.model import (
     Health,
     Lifecycle,
@@ -32,8 +34,10 @@ from upkeep.core.refusals import (
     needs_approval,
     other_work,
     priority_of,
+    refusal_by_time,
     refusal_for_all,
     refusal_for_one,
+    refusal_now,
     still_starting,
     take_claims,
 )
@@ -77,7 +81,12 @@ def _admit_held(draft: Draft, rollout: Rollout) -> None:
     if not held:
         return
     priority = priority_of(rollout)
-    refusal = refusal_for_all(draft, rollout) or _refusal_between_batches(draft, rollout)
+    refusal = (
+        refusal_now(draft, rollout)
+        or refusal_at_start(draft, rollout)
+        or refusal_by_time(draft, rollout)
+        or _refusal_between_batches(draft, rollout)
+    )
     if refusal is not None:
         for task in held:
             hold(draft, rollout, draft.machines[task.machine], refusal, priority)
@@ -169,15 +178,22 @@ def _admit_batch(draft: Draft, rollout: Rollout, ready: list[Machine]) -> None:
             hold(draft, rollout, machine, refusal, priority_of(rollout))
         return
     limit = batch_size(policy.max_batch_percent, size=rollout.size)
+    if policy.batch_hook_wait:
+        next_batch = _may_go_together(ordered, limit, rollout, lambda machine: True)
+        ordered, waiting = let_go(draft, rollout, ordered, next_batch)
+        for key, why in waiting.items():
+            hold(draft, rollout, draft.machines[key], why, priority_of(rollout))
+        for machine in ready:
+            if not draft.is_held(rollout, machine.id):
+                hold(draft, rollout, machine, LEFT_OUT_AT_HOOK, priority_of(rollout))
+        ready = [machine for machine in ready if draft.is_held(rollout, machine.id)]
     surge = may_surge(draft, rollout, min(limit, len(ordered)))
-    batch: list[Machine] = []
-    for machine in ordered:
-        if len(batch) == limit:
-            break
-        if batch and not may_share_batch(batch[0], machine, cross_zone=policy.cross_zone):
-            continue
-        if surge or take_claims(draft, rollout, machine):
-            batch.append(machine)
+    batch = _may_go_together(
+        ordered,
+        limit,
+        rollout,
+        lambda machine: surge or take_claims(draft, rollout, machine),
+    )
     if batch:
         number = rollout.batch + 1
         rollout = draft.put_rollout(rollout, batch=number, batch_closed_at=None)
@@ -186,6 +202,24 @@ def _admit_batch(draft: Draft, rollout: Rollout, ready: list[Machine]) -> None:
         for machine in batch:
             announce(draft, rollout, machine, batch=number, surge=surge)
     _hold_rest(draft, rollout, ready, batch)
+
+
+def _may_go_together(
+    ordered: Sequence[Machine],
+    limit: int,
+    rollout: Rollout,
+    may_go: Callable[[Machine], bool],
+) -> list[Machine]:
+    """The first of them that may share a batch, so many at most."""
+    batch: list[Machine] = []
+    for machine in ordered:
+        if len(batch) == limit:
+            break
+        if batch and not may_share_batch(batch[0], machine, cross_zone=rollout.policy.cross_zone):
+            continue
+        if may_go(machine):
+            batch.append(machine)
+    return batch
 
 
 def _hold_rest(draft: Draft, rollout: Rollout, ready: list[Machine], batch: list[Machine]) -> None:

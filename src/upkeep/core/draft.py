@@ -15,9 +15,12 @@ from upkeep.core.budget import Ledger
 from upkeep.core.hold import Hold
 from upkeep.core.model import (
     OPEN_STATES,
+    Answer,
     BudgetId,
     Claim,
     Group,
+    HookEvent,
+    HookKind,
     Lifecycle,
     Machine,
     MachineId,
@@ -56,6 +59,9 @@ class Draft:
         self.tasks: dict[RolloutId, dict[MachineId, Task]] = {r.id: {} for r in snapshot.rollouts}
         for task in snapshot.tasks:
             self.tasks[task.rollout][task.machine] = task
+        self._hook_events: dict[RolloutId, dict[int, HookEvent]] = {}
+        for event in snapshot.hook_events:
+            self._hook_events.setdefault(event.rollout, {})[event.serial] = event
         self.lost: list[LostDomain] = lost_domains(snapshot.domains, now=now)
         self._ledger: Ledger | None = None
         self.claims_of: dict[MachineId, list[Claim]] = {}
@@ -75,6 +81,7 @@ class Draft:
         self._wakes: list[datetime] = [lost.until or now + LOOK_AGAIN for lost in self.lost]
         self._changed_tasks: dict[tuple[RolloutId, MachineId], None] = {}
         self._changed_rollouts: dict[RolloutId, None] = {}
+        self._changed_hook_events: dict[tuple[RolloutId, int], None] = {}
         self._changed_machines: dict[MachineId, None] = {}
 
     # Reading.
@@ -101,6 +108,22 @@ class Draft:
 
     def tasks_of(self, rollout: Rollout) -> list[Task]:
         return list(self.tasks[rollout.id].values())
+
+    def is_held(self, rollout: Rollout, machine: MachineId) -> bool:
+        task = self.tasks[rollout.id].get(machine)
+        return task is not None and task.state is TaskState.HELD
+
+    def newest_hook_event(self, rollout: Rollout, kind: HookKind) -> HookEvent | None:
+        found = [e for e in self._hook_events.get(rollout.id, {}).values() if e.kind is kind]
+        return max(found, key=lambda event: event.serial, default=None)
+
+    def next_hook_serial(self, rollout: Rollout) -> int:
+        return 1 + max(self._hook_events.get(rollout.id, {}), default=0)
+
+    def rejected_at_hook(self, rollout: Rollout) -> list[MachineId]:
+        events = self._hook_events.get(rollout.id, {}).values()
+        said = {machine: a for event in events for machine, a in event.answers.items()}
+        return sorted(machine for machine, answer in said.items() if answer is Answer.REJECTED)
 
     def present(self) -> list[Machine]:
         """The machines that count: made, not stopped by a person, not on their way out."""
@@ -198,6 +221,17 @@ class Draft:
         self._changed_rollouts[rollout.id] = None
         return rollout
 
+    def put_hook_event(self, event: HookEvent) -> HookEvent:
+        self._hook_events.setdefault(event.rollout, {})[event.serial] = event
+        self._changed_hook_events[(event.rollout, event.serial)] = None
+        return event
+
+    def close_hook_events(self, rollout: Rollout) -> None:
+        """Nothing of it begins any more: what it has asked needs no answer."""
+        for event in list(self._hook_events.get(rollout.id, {}).values()):
+            if not event.closed:
+                self.put_hook_event(replace(event, closed=True))
+
     def put_machine(self, machine: Machine, **changes: Any) -> Machine:
         machine = replace(machine, **changes) if changes else machine
         before = self.machines.get(machine.id)
@@ -245,6 +279,9 @@ class Draft:
             machines=tuple(self.machines[key] for key in sorted(self._changed_machines)),
             rollouts=tuple(self.rollouts[key] for key in sorted(self._changed_rollouts)),
             tasks=tuple(self.tasks[r][m] for r, m in sorted(self._changed_tasks)),
+            hook_events=tuple(
+                self._hook_events[r][serial] for r, serial in sorted(self._changed_hook_events)
+            ),
             actions=tuple(sorted(self.actions, key=lambda action: action.key)),
             revoked=tuple(sorted(self.revoked)),
             claims=tuple(self.taken),

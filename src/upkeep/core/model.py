@@ -130,6 +130,10 @@ class RollingPolicy:
             go by the defaults of the percentages, the pause, the order and the surge.
         needs_approval: a rollout that begins by itself takes a machine only once somebody has
             approved it (Azure's deferral).
+        start_hook_wait: how long a rollout that begins by itself waits for an answer before its
+            first batch; zero means that nobody is asked.  See lifecycle_hooks.py.
+        start_hook_approves: what silence means then.
+        batch_hook_wait, batch_hook_approves: the same before each batch.
     """
 
     max_batch_percent: int = 20
@@ -147,6 +151,10 @@ class RollingPolicy:
     max_surge: bool = False
     governs_automatic: bool = True
     needs_approval: bool = False
+    start_hook_wait: timedelta = timedelta(0)
+    start_hook_approves: bool = True
+    batch_hook_wait: timedelta = timedelta(0)
+    batch_hook_approves: bool = True
 
 
 class GroupKind(StrEnum):
@@ -211,6 +219,7 @@ class RolloutCode(StrEnum):
     IMAGE_UNUSABLE = "ImageUnusable"
     IMAGE_EXCLUDED = "ImageExcluded"
     OPERATOR_CANCELLED = "Cancelled"
+    REJECTED = "LifecycleHookRejected"  # Machines were left out at its lifecycle hook.
     SUPERSEDED = "Superseded"
 
 
@@ -301,6 +310,39 @@ class Task:
     stand_in: MachineId = MachineId("")
     approved: bool = False
     detail: str = ""
+
+
+class HookKind(StrEnum):
+    START = "start"  # Azure: UpgradeAutoOSScheduling.
+    BATCH = "batch"  # Azure: UpgradeAutoOSRollingBatchStarting.
+
+
+class Answer(StrEnum):
+    WAITING = "waiting"
+    APPROVED = "approved"
+    REJECTED = "rejected"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HookEvent:
+    """A question that a rollout has put at one of its lifecycle hooks.
+
+    Attributes:
+        serial: counts the questions of the rollout.
+        wait_until: silence is an answer from then on; people may move it.
+        approves: what silence means.
+        answers: by machine; the one question about the whole rollout has an empty id.
+        closed: nothing changes any more; a plan closes it, after the last answer or in the end.
+    """
+
+    rollout: RolloutId
+    serial: int
+    kind: HookKind
+    created_at: datetime
+    wait_until: datetime
+    approves: bool
+    answers: Mapping[MachineId, Answer]
+    closed: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -115,8 +115,9 @@ def still_starting(rollout: Rollout, machine: Machine, *, now: datetime) -> Refu
 
 
 def needs_approval(rollout: Rollout, task: Task) -> Refusal | None:
-    """Nobody has said yet that the machine may be taken.  Source: sheet os-image §2.6 #3."""
-    if not rollout.policy.needs_approval or task.approved:
+    """Nobody has said yet that the machine may be upgraded.  Source: sheet os-image §2.6 #3."""
+    is_asked_for = rollout.system is System.OS_IMAGE and rollout.policy.needs_approval
+    if not is_asked_for or task.approved:
         return None
     text = (
         f"approve it: upkeep rollout approve {rollout.id} --machine NAME, or all without --machine"

@@ -41,6 +41,12 @@ HEALTH_WAIT_MAX = timedelta(hours=4)
 BAKE_TIME_MAX = timedelta(days=2)
 PAUSE_MAX = timedelta(days=7)
 NOTICE_MAX = timedelta(days=7)
+HOOK_WAIT_MAX = timedelta(days=1)
+
+# A rollout that stops for one of these has not failed.
+_CANCELLED = frozenset(
+    {RolloutCode.SUPERSEDED, RolloutCode.IMAGE_EXCLUDED, RolloutCode.OPERATOR_CANCELLED}
+)
 
 
 def policy_errors(policy: RollingPolicy) -> list[str]:
@@ -71,6 +77,8 @@ def policy_errors(policy: RollingPolicy) -> list[str]:
         ("pause_between_batches", policy.pause_between_batches, PAUSE_MAX),
         ("notice", policy.notice, NOTICE_MAX),
         ("drain_timeout", policy.drain_timeout, HEALTH_WAIT_MAX),
+        ("start_hook_wait", policy.start_hook_wait, HOOK_WAIT_MAX),
+        ("batch_hook_wait", policy.batch_hook_wait, HOOK_WAIT_MAX),
     ):
         if not timedelta(0) <= length <= longest:
             errors.append(f"{name} is {length}; set at least 0 and at most {longest}")
@@ -171,6 +179,7 @@ def _begin_cancel(draft: Draft, rollout: Rollout) -> Rollout:
     for task in draft.tasks_of(rollout):
         if task.state in (TaskState.HELD, TaskState.ANNOUNCED, TaskState.DRAINING):
             drop(draft, task, "the rollout was cancelled")
+    draft.close_hook_events(rollout)
     draft.tell(f"rollout {rollout.id} is being cancelled: the open batch is finished")
     return draft.put_rollout(rollout, state=RolloutState.CANCELLING)
 
@@ -240,6 +249,11 @@ def _complete_if_done(draft: Draft, rollout: Rollout) -> None:
     if failed:
         names = [draft.machines[t.machine].name for t in failed if t.machine in draft.machines]
         rollout = replace(rollout, evidence=f"failed by themselves: {some_of(names)}")
+    elif left_out := draft.rejected_at_hook(rollout):
+        code = RolloutCode.REJECTED
+        names = [draft.machines[m].name for m in left_out if m in draft.machines]
+        text = f"left out at the lifecycle hook: {some_of(names)}"
+        rollout = replace(rollout, evidence=text)
     done = sum(t.state is TaskState.DONE for t in tasks)
     if len(failed) > done:
         # Each may have had a reason of its own; a version that most machines left is not theirs.
@@ -251,6 +265,7 @@ def _complete_if_done(draft: Draft, rollout: Rollout) -> None:
 
 
 def _end(draft: Draft, rollout: Rollout, state: RolloutState, code: RolloutCode) -> Rollout:
+    draft.close_hook_events(rollout)
     draft.tell(f"rollout {rollout.id} {state}" + (f": {code}" if code else ""))
     return draft.put_rollout(rollout, state=state, code=code, ended_at=draft.now)
 
@@ -260,11 +275,7 @@ def stop_rollout(draft: Draft, rollout: Rollout, code: RolloutCode, evidence: st
     for task in draft.tasks_of(rollout):
         if task.state in (TaskState.HELD, TaskState.ANNOUNCED, TaskState.DRAINING):
             drop(draft, task, evidence)
-    state = (
-        RolloutState.CANCELLED
-        if code in (RolloutCode.SUPERSEDED, RolloutCode.IMAGE_EXCLUDED)
-        else RolloutState.FAULTED
-    )
+    state = RolloutState.CANCELLED if code in _CANCELLED else RolloutState.FAULTED
     draft.tell(f"rollout {rollout.id} stops: {evidence}")
     return _end(draft, replace(rollout, evidence=evidence), state, code)
 

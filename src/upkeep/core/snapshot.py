@@ -11,6 +11,7 @@ from upkeep.core.model import (
     Claim,
     Group,
     GroupId,
+    HookEvent,
     Machine,
     MachineId,
     Outcome,
@@ -68,6 +69,7 @@ class Snapshot:
     Attributes:
         rollouts: the open ones; at most one OS image rollout.
         past: the ended rollouts of the last two months, newest first.
+        hook_events: what the open rollouts have asked at their lifecycle hooks, in order.
         outcomes: of the actions that the tasks of open rollouts wait for, by key.
         windows: occurrences in which disruptive work may start; empty means always.
         clock_stepped: the wall clock disagrees with the engine's by more than 30 s.
@@ -79,6 +81,7 @@ class Snapshot:
     rollouts: tuple[Rollout, ...] = ()
     past: tuple[Rollout, ...] = ()
     tasks: tuple[Task, ...] = ()
+    hook_events: tuple[HookEvent, ...] = ()
     outcomes: Mapping[str, Outcome] = field(default_factory=dict)
     budgets: tuple[Budget, ...] = ()
     claims: tuple[Claim, ...] = ()
@@ -108,6 +111,7 @@ class Plan:
     Attributes:
         machines: rows to add or to change (made, stopped, deleted, last work).
         rollouts: new or changed rollouts; tasks: new or changed tasks.
+        hook_events: questions that were put or closed.
         revoked: keys of commands to agents that nobody wants done any more.
         claims: taken now; released: (budget, machine) given back now.
         budget_versions: what the claims relied on; the commit checks them again.
@@ -121,6 +125,7 @@ class Plan:
     machines: tuple[Machine, ...] = ()
     rollouts: tuple[Rollout, ...] = ()
     tasks: tuple[Task, ...] = ()
+    hook_events: tuple[HookEvent, ...] = ()
     actions: tuple[Action, ...] = ()
     revoked: tuple[str, ...] = ()
     claims: tuple[Claim, ...] = ()

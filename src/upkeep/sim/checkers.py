@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from math import inf
 from typing import Protocol
 
-from upkeep.core.model import MachineId, Rollout, RolloutId, Task, Verb
+from upkeep.core.model import Answer, MachineId, Rollout, RolloutId, Task, Verb
 from upkeep.core.snapshot import Action, Plan
 from upkeep.core.task import TaskState
 from upkeep.engine.fleet_store import LeasedAction
@@ -59,6 +59,8 @@ class Facts:
         paused: groups and rollouts that a person holds at this moment.
         cancelled: rollouts that a person has cancelled.
         approved: machines that a person has let a rollout take.
+        said: what a person has answered at a lifecycle hook: (rollout, serial, machine).
+        moved: until when a person lets a question wait: (rollout, serial).
         watched_since: health has been watched without a gap, and messages have come through
             since then.
         watcher_since, watcher_until: since when the present process has watched, and until when
@@ -80,6 +82,8 @@ class Facts:
     paused: set[str] = field(default_factory=set)
     cancelled: set[str] = field(default_factory=set)
     approved: set[tuple[RolloutId, MachineId]] = field(default_factory=set)
+    said: dict[tuple[RolloutId, int, MachineId], Answer] = field(default_factory=dict)
+    moved: dict[tuple[RolloutId, int], datetime] = field(default_factory=dict)
     watched_since: float = 0.0
     watcher_since: float = 0.0
     watcher_until: float = 0.0

@@ -132,6 +132,7 @@ def draw(seed: int, options: Options) -> Drawing:
     groups = tuple(replace(g, restarted_by_agent=powers.random() < 0.15) for g in groups)
     if not options.bad_versions:
         groups = _some_need_approval(stream(seed, "approvals"), groups)
+        groups = _some_have_hooks(stream(seed, "hooks"), groups)
     return Drawing(
         seed=seed,
         options=options,
@@ -153,6 +154,23 @@ def _some_need_approval(
     found = []
     for drawing in groups:
         policy = replace(drawing.group.policy, needs_approval=draws.random() < 0.12)
+        found.append(replace(drawing, group=replace(drawing.group, policy=policy)))
+    return tuple(found)
+
+
+def _some_have_hooks(
+    draws: random.Random, groups: tuple[GroupDrawing, ...]
+) -> tuple[GroupDrawing, ...]:
+    found = []
+    for drawing in groups:
+        kind = draws.random()
+        wait = timedelta(minutes=draws.choice((5, 20, 120)))
+        approves = draws.random() < 0.7
+        policy = drawing.group.policy
+        if kind < 0.12:
+            policy = replace(policy, start_hook_wait=wait, start_hook_approves=approves)
+        if 0.06 < kind < 0.18:
+            policy = replace(policy, batch_hook_wait=wait, batch_hook_approves=approves)
         found.append(replace(drawing, group=replace(drawing.group, policy=policy)))
     return tuple(found)
 

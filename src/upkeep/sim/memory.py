@@ -15,7 +15,6 @@ from upkeep.core.health import AGENT_VERBS, renews_health
 from upkeep.core.hold import HoldReason
 from upkeep.core.model import (
     OPEN_STATES,
-    Budget,
     BudgetId,
     Group,
     GroupId,
@@ -24,7 +23,6 @@ from upkeep.core.model import (
     Machine,
     MachineId,
     Outcome,
-    Priority,
     System,
 )
 from upkeep.core.snapshot import Plan, Snapshot
@@ -39,6 +37,7 @@ from upkeep.engine.fleet_store import (
     WatchedMachine,
 )
 from upkeep.ports import MachineStatus, Power
+from upkeep.sim.memory_budgets import budget_of
 from upkeep.sim.memory_domains import DomainTally, is_away
 from upkeep.sim.memory_rows import (
     ActionRow,
@@ -144,9 +143,10 @@ class MemoryStore:
                 for rollout in open_ids
                 for machine in sorted(row.tasks[rollout])
             ),
+            hook_events=tuple(row.hook_events[key] for key in sorted(row.hook_events)),
             outcomes=outcomes,
             budgets=tuple(
-                self._budget(b, row, now)
+                budget_of(b, row, self.groups, now)
                 for b in self.budgets_of[group]
                 if b.is_own or any(m.id in b.counted for m in machines)
             ),
@@ -160,40 +160,6 @@ class MemoryStore:
             clock_stepped=clock_stepped,
         )
         return snapshot, ReadMark(marks=row.marks, fence=row.fence)
-
-    def _budget(self, budget: BudgetRow, row: GroupRow, now: datetime) -> Budget:
-        group = row.group.id
-        size: dict[str, int] = {}
-        for (_, zone), count in budget.size.items():
-            if count:
-                size[zone] = size.get(zone, 0) + count
-        elsewhere: dict[str, int] = {}
-        for (owner, zone), count in budget.used.items():
-            if owner != group and count:
-                elsewhere[zone] = elsewhere.get(zone, 0) + count
-        members = frozenset(m.id for m in row.machines.values() if m.id in budget.counted)
-        return replace(
-            budget.rule,
-            size=size,
-            used_elsewhere=elsewhere,
-            members=None if len(members) == len(row.machines) else members,
-            version=budget.version,
-            started=budget.started_within(now),
-            waiting_elsewhere=self._waiting_elsewhere(budget, group),
-        )
-
-    def _waiting_elsewhere(
-        self, budget: BudgetRow, group: GroupId
-    ) -> tuple[Priority, datetime] | None:
-        first: tuple[Priority, datetime] | None = None
-        for other in budget.selector.groups:
-            if other == group or other not in self.groups:
-                continue
-            for hold, since in self.groups[other].holds.values():
-                if hold.budget == budget.rule.id:
-                    candidate = (hold.priority, since)
-                    first = candidate if first is None else min(first, candidate)
-        return first
 
     @_write
     def commit_plan(self, plan: Plan, read: ReadMark, *, now: datetime) -> bool:
@@ -260,11 +226,15 @@ class MemoryStore:
             known_task = row.tasks[task.rollout].get(task.machine)
             approved = known_task is not None and known_task.approved
             row.tasks[task.rollout][task.machine] = replace(task, approved=approved)
+        for event in plan.hook_events:
+            row.hook_events[event.rollout, event.serial] = event
         for rollout in plan.rollouts:
             if rollout.state not in OPEN_STATES:
                 row.past.append(row.open.pop(rollout.id))
                 del row.tasks[rollout.id]
                 row.outcomes.pop(rollout.id, None)
+                for key in [key for key in row.hook_events if key[0] == rollout.id]:
+                    del row.hook_events[key]
         # Newest first; those that ended at one moment, in two plans even, by their ids.
         row.past.sort(key=lambda r: (r.ended_at or now, r.id), reverse=True)
 

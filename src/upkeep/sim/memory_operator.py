@@ -8,7 +8,16 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
-from upkeep.core.model import Budget, Group, GroupId, Machine, MachineId, RolloutId
+from upkeep.core.model import (
+    Answer,
+    Budget,
+    Group,
+    GroupId,
+    HookEvent,
+    Machine,
+    MachineId,
+    RolloutId,
+)
 from upkeep.core.snapshot import Interval, OperatorCall
 from upkeep.core.task import TaskState
 from upkeep.core.version import ImageVersion
@@ -97,6 +106,35 @@ class MemoryOperator:
                 self._store.mark_row(row, now)
                 return len(waiting)
         return 0
+
+    def answer(
+        self, event: HookEvent, answers: Mapping[MachineId, Answer], *, now: datetime
+    ) -> bool:
+        """People answer at a lifecycle hook; False if the question is closed."""
+        known = self._open_question(event)
+        return known is not None and self._put(
+            known[0], replace(known[1], answers={**known[1].answers, **answers}), now
+        )
+
+    def move_end(self, event: HookEvent, wait_until: datetime, *, now: datetime) -> bool:
+        known = self._open_question(event)
+        return known is not None and self._put(
+            known[0], replace(known[1], wait_until=wait_until), now
+        )
+
+    def _open_question(self, event: HookEvent) -> tuple[GroupRow, HookEvent] | None:
+        for row in self._store.groups.values():
+            known = row.hook_events.get((event.rollout, event.serial))
+            if known is not None and not known.closed:
+                return row, known
+        return None
+
+    def _put(self, row: GroupRow, event: HookEvent, now: datetime) -> bool:
+        row.hook_events[event.rollout, event.serial] = event
+        # A plan in flight may just be taking silence for an answer.
+        row.fence += 1
+        self._store.mark_row(row, now)
+        return True
 
     def set_times(
         self,

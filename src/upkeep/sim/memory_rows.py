@@ -17,6 +17,7 @@ from upkeep.core.model import (
     Claim,
     Group,
     GroupId,
+    HookEvent,
     Lifecycle,
     Machine,
     MachineId,
@@ -88,6 +89,7 @@ class GroupRow:
     past: list[Rollout] = field(default_factory=list)
     tasks: dict[RolloutId, dict[MachineId, Task]] = field(default_factory=dict)
     outcomes: dict[RolloutId, dict[str, Outcome]] = field(default_factory=dict)
+    hook_events: dict[tuple[RolloutId, int], HookEvent] = field(default_factory=dict)
     claims: dict[tuple[BudgetId, MachineId], Claim] = field(default_factory=dict)
     calls: dict[str, OperatorCall] = field(default_factory=dict)
     calls_done: dict[str, str] = field(default_factory=dict)

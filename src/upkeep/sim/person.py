@@ -4,12 +4,14 @@ What they asked for is entered in the facts, so that the checkers know what they
 """
 
 from collections.abc import Callable
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import partial
 
 from upkeep.core.model import (
+    Answer,
     GroupId,
     GroupKind,
+    HookEvent,
     Lifecycle,
     Machine,
     MachineId,
@@ -71,6 +73,9 @@ class Person:
 
     def committed(self, commit: Commit) -> None:
         """People see a rollout or a scale-in that has just begun."""
+        for event in commit.plan.hook_events:
+            if not event.closed:
+                self._is_asked(event)
         begun = [task for task, before in commit.moved if before is None]
         for rollout_id in dict.fromkeys(task.rollout for task in begun):
             machines = [task.machine for task in begun if task.rollout == rollout_id]
@@ -92,7 +97,7 @@ class Person:
 
     def _look_at(self, rollout: Rollout, machines: list[MachineId]) -> None:
         """Somebody lets it take a few machines first, and the others within a day."""
-        if not rollout.policy.needs_approval:
+        if rollout.system is not System.OS_IMAGE or not rollout.policy.needs_approval:
             return
         if self._approvals.random() < 0.6:
             few = self._approvals.sample(machines, self._approvals.randint(1, len(machines)))
@@ -105,6 +110,36 @@ class Person:
         if self._operator.approve(rollout, machines, now=self._now()):
             self._kernel.tell(f"person: approves {rollout} on {len(machines)} machines")
             self._facts.approved |= {(rollout, machine) for machine in machines}
+
+    def _is_asked(self, event: HookEvent) -> None:
+        """Some answer in time, some too late or in part, some let the question wait on."""
+        draws = self._approvals
+        wait_s = (event.wait_until - event.created_at).total_seconds()
+        if self._is_done:
+            # From now on everybody is let go, before silence could mean something else.
+            everybody = dict.fromkeys(event.answers, Answer.APPROVED)
+            self._kernel.after(wait_s / 2, partial(self._answer, event, everybody))
+            return
+        if draws.random() < 0.2:
+            later = event.wait_until + timedelta(minutes=draws.choice((10, 60)))
+            self._kernel.after(draws.uniform(0, wait_s), partial(self._move_end, event, later))
+        for _ in range(draws.choice((0, 1, 1, 2))):
+            machines = sorted(event.answers)
+            chosen = draws.sample(machines, draws.randint(1, len(machines)))
+            answer = Answer.APPROVED if draws.random() < 0.8 else Answer.REJECTED
+            at_s = draws.uniform(0, 1.3 * wait_s)
+            answers = dict.fromkeys(chosen, answer)
+            self._kernel.after(at_s, partial(self._answer, event, answers))
+
+    def _answer(self, event: HookEvent, answers: dict[MachineId, Answer]) -> None:
+        if self._operator.answer(event, answers, now=self._now()):
+            self._kernel.tell(f"person: answers for {len(answers)} at {event.rollout}")
+            for machine, answer in answers.items():
+                self._facts.said[event.rollout, event.serial, machine] = answer
+
+    def _move_end(self, event: HookEvent, later: datetime) -> None:
+        if self._operator.move_end(event, later, now=self._now()):
+            self._facts.moved[event.rollout, event.serial] = later
 
     def _spare(self, machine: MachineId, flag: str) -> None:
         if self._is_present(machine):

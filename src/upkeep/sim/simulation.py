@@ -19,6 +19,7 @@ from upkeep.platforms.simulated import Verb as PlatformVerb
 from upkeep.sim.agents import Agents
 from upkeep.sim.check_budgets import BudgetChecker
 from upkeep.sim.check_holds import HoldChecker
+from upkeep.sim.check_hooks import HookChecker
 from upkeep.sim.check_journal import JournalChecker
 from upkeep.sim.check_starts import BatchChecker, StartChecker
 from upkeep.sim.check_states import StateChecker
@@ -132,6 +133,7 @@ class Simulation:
         self.checkers: list[Checker] = [
             BudgetChecker(self.facts),
             StartChecker(self.facts),
+            HookChecker(self.facts),
             BatchChecker(self.facts),
             JournalChecker(self.facts),
             StateChecker(self.facts),

@@ -16,6 +16,7 @@ from upkeep.core.hold import Hold
 from upkeep.core.model import Lifecycle, Machine, Rollout, Task
 from upkeep.core.snapshot import Action, Plan
 from upkeep.engine.fleet_store import REVOKED, ReadMark
+from upkeep.store import hook_events
 from upkeep.store import tables as t
 from upkeep.store.budget_rows import lock_budgets, recount
 from upkeep.store.database import insert_for, insert_ignoring, to_us, to_us_or_none
@@ -43,6 +44,7 @@ def write_plan(connection: Connection, plan: Plan, read: ReadMark, *, now: datet
     _write_machines(connection, plan.machines, plan, now)
     _upsert(connection, t.rollouts, [_rollout_row(r) for r in plan.rollouts])
     _upsert(connection, t.tasks, [_task_row(task) for task in plan.tasks])
+    hook_events.write(connection, plan.hook_events, group_id=plan.group.id)
     _write_claims(connection, plan, now)
     _write_actions(connection, plan.actions, now)
     _revoke(connection, plan.revoked, now)

@@ -155,6 +155,16 @@ def mark_users_of_image(connection: Connection, image: str, *, now: datetime) ->
     return mark_where(connection, condition, now=now, raise_fence=True)
 
 
+def names_by_rollout(connection: Connection, rollouts: Sequence[str]) -> dict[str, str]:
+    """The name of the group of each of these rollouts."""
+    rows = connection.execute(
+        select(t.rollouts.c.id, t.groups.c.name)
+        .join(t.groups, t.groups.c.id == t.rollouts.c.group_id)
+        .where(t.rollouts.c.id.in_(rollouts) if rollouts else false())
+    )
+    return {row.id: row.name for row in rows}
+
+
 def regions(connection: Connection) -> set[str]:
     return set(connection.execute(select(t.groups.c.region).where(_LIVE).distinct()).scalars())
 

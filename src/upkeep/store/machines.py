@@ -1,10 +1,21 @@
 """Machines as operators see and change them."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, Select, and_, insert, or_, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Row,
+    Select,
+    and_,
+    false,
+    insert,
+    or_,
+    select,
+    update,
+)
 
 from upkeep.core.model import Health, Lifecycle
 from upkeep.store import tables as t
@@ -64,6 +75,16 @@ def of_group(connection: Connection, group_id: str) -> list[Row[Any]]:
         m.group_id == group_id, m.lifecycle != Lifecycle.DELETED
     )
     return list(connection.execute(query.order_by(m.name)))
+
+
+def names(connection: Connection, ids: Sequence[str]) -> dict[str, str]:
+    """By id; those that are gone keep the name that they had."""
+    rows = connection.execute(
+        select(t.machines.c.id, t.machines.c.name).where(
+            t.machines.c.id.in_(ids) if ids else false()
+        )
+    )
+    return {row.id: row.name for row in rows}
 
 
 def _in_state(state: str) -> ColumnElement[bool]:

@@ -43,7 +43,7 @@ from upkeep.core.model import (
 from upkeep.core.snapshot import Domain, Interval, OperatorCall, Snapshot
 from upkeep.core.task import TaskState
 from upkeep.core.version import ImageVersion, ReplicationState
-from upkeep.store import schedules
+from upkeep.store import hook_events, schedules
 from upkeep.store import tables as t
 from upkeep.store.database import from_us, from_us_or_none, to_us
 from upkeep.store.policies import policy_from_json
@@ -77,6 +77,7 @@ def read_snapshot(
         rollouts=tuple(rollout_from(row) for row in open_rows),
         past=tuple(rollout_from(row) for row in past_rows),
         tasks=_read_tasks(connection, open_ids),
+        hook_events=hook_events.read(connection, open_ids),
         outcomes=_read_outcomes(connection, open_ids),
         budgets=_read_budgets(connection, group, machine_rows, now),
         claims=_read_claims(connection, group.id),

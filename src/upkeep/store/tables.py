@@ -202,6 +202,33 @@ tasks = Table(
     Index("tasks_machine", "machine_id"),
 )
 
+# What a rollout has asked at a lifecycle hook.
+hook_events = Table(
+    "hook_events",
+    metadata,
+    Column("rollout_id", String, nullable=False),
+    _int("serial"),
+    Column("group_id", String, nullable=False),
+    _text("kind"),
+    _moment("created_at", nullable=False),
+    _moment("wait_until", nullable=False),
+    Column("approves", Integer, nullable=False, server_default="1"),
+    Column("closed", Integer, nullable=False, server_default="0"),
+    PrimaryKeyConstraint("rollout_id", "serial"),
+    Index("hook_events_group", "group_id"),
+)
+
+# By machine; the question about the whole rollout has an empty one.
+hook_answers = Table(
+    "hook_answers",
+    metadata,
+    Column("rollout_id", String, nullable=False),
+    _int("serial"),
+    Column("machine_id", String, nullable=False),
+    _text("answer", "waiting"),
+    PrimaryKeyConstraint("rollout_id", "serial", "machine_id"),
+)
+
 actions = Table(
     "actions",
     metadata,
@@ -463,6 +490,8 @@ __all__ = [
     "enrol_tokens",
     "groups",
     "holds",
+    "hook_answers",
+    "hook_events",
     "image_replicas",
     "image_versions",
     "images",

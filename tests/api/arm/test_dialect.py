@@ -15,7 +15,7 @@ from tests.api.agent_by_hand import eventually
 from tests.api.arm.documents import error
 
 from upkeep.api.arm.rolling_upgrades import CODES, progress
-from upkeep.api.arm.scale_sets import duration
+from upkeep.api.arm.values import duration
 from upkeep.core.model import RolloutState, System, Verb
 from upkeep.core.task import TaskState
 from upkeep.store import tables as t

@@ -32,6 +32,7 @@ NAMES = {
     "sku": "default",
     "configuration": "nights",
     "assignment": "by-night",
+    "event": "0a0a0a0a-0000-0000-0000-000000000000",
 }
 # Whatever else is read is the same for everybody who may read: the catalogue, the server itself.
 OF_A_SCOPE = ("resourceGroups", "virtualMachineScaleSets", "{operation}")

@@ -1,39 +1,21 @@
 """Instances of a set through Azure's dialect: protection, upgrades by hand."""
 
-import hashlib
-from datetime import UTC, datetime
 from typing import Any
 
 import httpx
 import pytest
-from sqlalchemy import insert, update
+from sqlalchemy import update
 from tests.api.agent_by_hand import eventually
 from tests.api.arm.documents import error, message
+from tests.api.arm.sets import publish, with_machines
 
 from upkeep.store import tables as t
-from upkeep.store.database import to_us
 
 
 @pytest.fixture(autouse=True)
 def machines(server: Any, made: dict[str, Any]) -> None:
     """The set's three machines, as if somebody had made them."""
-    now = to_us(datetime.now(UTC))
-    rows = [
-        {
-            "id": f"m_{number}",
-            "group_id": made["properties"]["uniqueId"],
-            "name": f"web-{number}",
-            "lifecycle": "present",
-            "image": "1.0.0",
-            "health": "healthy",
-            "health_since": now,
-            "watch_from": now,
-            "created_at": now,
-        }
-        for number in range(3)
-    ]
-    server.write(lambda c: c.execute(insert(t.machines), rows))
-    server.write(lambda c: c.execute(update(t.groups).values(next_ordinal=len(rows))))
+    with_machines(server, made)
 
 
 def protect(client: httpx.Client, place: str, **policy: Any) -> httpx.Response:
@@ -92,13 +74,10 @@ def test_an_upgrade_by_hand_names_its_instances(
 def test_instances_that_are_behind_are_upgraded_and_no_others(
     server: Any, client: httpx.Client, place: str
 ) -> None:
-    content = b"a root file system"
-    digest = {"Digest": f"sha-256={hashlib.sha256(content).hexdigest()}"}
     server.write(lambda c: c.execute(update(t.groups).values(auto_upgrade=0)))
     current = update(t.machines).where(t.machines.c.id == "m_0").values(image="1.0.1")
     server.write(lambda c: c.execute(current))
-    path = "/v1/images/web/versions/1.0.1/tar?regions=north"
-    assert client.put(path, content=content, headers=digest).status_code == 201
+    publish(client, "1.0.1")
     answer = client.post(f"{place}/manualupgrade", json={"instanceIds": ["0"]})
     assert (answer.status_code, answer.content) == (200, b"")
     begun = client.post(f"{place}/manualupgrade", json={"instanceIds": ["0", "2"]})
@@ -119,10 +98,7 @@ def deferred_roll(server: Any, client: httpx.Client, place: str) -> None:
     assert changed.status_code == 200, changed.text
     shown = changed.json()["properties"]["upgradePolicy"]["automaticOSUpgradePolicy"]
     assert shown["osRollingUpgradeDeferral"] is True
-    content = b"a root file system"
-    digest = {"Digest": f"sha-256={hashlib.sha256(content).hexdigest()}"}
-    path = "/v1/images/web/versions/1.0.1/tar?regions=north"
-    assert client.put(path, content=content, headers=digest).status_code == 201
+    publish(client, "1.0.1")
     eventually(lambda: len(server.read(lambda c: c.execute(t.tasks.select()).all())) == 3)
 
 

@@ -7,6 +7,7 @@ from upkeep.api.arm import (
     deployments,
     galleries,
     instances,
+    lifecycle_hooks,
     maintenance,
     networks,
     operations,
@@ -31,6 +32,7 @@ _SUB = "/subscriptions/{subscription}"
 _RG = f"{_SUB}/resourceGroups/{{group}}"
 _SET = f"{_RG}/{SETS}/{{set}}"
 _INSTANCE = f"{_SET}/virtualMachines/{{instance}}"
+_HOOK_EVENT = f"{_SET}/{lifecycle_hooks.EVENTS}/{{event}}"
 _GALLERY = f"{_RG}/{COMPUTE}/galleries/{{gallery}}"
 _IMAGE = f"{_GALLERY}/images/{{image}}"
 _VERSION = f"{_IMAGE}/versions/{{version}}"
@@ -110,6 +112,9 @@ _ROWS: tuple[tuple[str, str, Role, Handler], ...] = (
     ("GET", f"{_INSTANCE}/instanceView", READ, reads(instances.show_view)),
     ("GET", f"{_SET}/rollingUpgrades/latest", READ, reads(rolling_upgrades.show_latest)),
     ("GET", f"{_SET}/osUpgradeHistory", READ, reads(rolling_upgrades.show_history)),
+    ("GET", f"{_SET}/{lifecycle_hooks.EVENTS}", READ, reads(lifecycle_hooks.show_list)),
+    ("GET", _HOOK_EVENT, READ, reads(lifecycle_hooks.show)),
+    ("PATCH", _HOOK_EVENT, OPERATE, writes(lifecycle_hooks.patch)),
     ("POST", f"{_SET}/restart", OPERATE, power.of_set(Verb.RESTART)),
     ("POST", f"{_SET}/start", OPERATE, power.of_set(Verb.START)),
     ("POST", f"{_SET}/powerOff", OPERATE, power.of_set(Verb.STOP)),

@@ -6,7 +6,6 @@ Source: sheet os-image §2.3 (policy), §9.1 (routes), §9.3 (views).
 """
 
 from collections.abc import Sequence
-from datetime import timedelta
 from typing import Any
 
 import msgspec
@@ -23,7 +22,8 @@ from upkeep.api.arm.scopes import (
     group_place,
     set_id,
 )
-from upkeep.api.arm.set_model import NOTICE, is_size_of_ours, mode_of
+from upkeep.api.arm.set_model import NOTICE, hooks_of, is_size_of_ours, mode_of
+from upkeep.api.arm.values import duration
 from upkeep.api.shapes import text_cursor
 from upkeep.core.model import GroupKind, Lifecycle, RollingPolicy
 from upkeep.store import arm_documents, groups
@@ -139,6 +139,7 @@ def scale_set(
                 },
             },
             "virtualMachineProfile": profile,
+            "lifecycleHooksProfile": {"lifecycleHooks": hooks_of(policy)},
         },
     }
     if zones := msgspec.json.decode(row.zones):
@@ -161,14 +162,6 @@ def rolling_policy(policy: RollingPolicy) -> dict[str, Any]:
         "rollbackFailedInstancesOnPolicyBreach": policy.rollback_on_breach,
         "maxSurge": policy.max_surge,
     }
-
-
-def duration(length: timedelta) -> str:
-    """ISO 8601 as Azure writes it: PT0S, PT1H30M.  Whole seconds; hours may exceed a day."""
-    hours, rest = divmod(int(length.total_seconds()), 3_600)
-    minutes, seconds = divmod(rest, 60)
-    text = f"{hours}H" * bool(hours) + f"{minutes}M" * bool(minutes) + f"{seconds}S" * bool(seconds)
-    return "PT" + (text or "0S")
 
 
 def image_reference(request: ArmRequest, row: Row[Any], version: str = "") -> dict[str, str]:

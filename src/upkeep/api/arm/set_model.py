@@ -15,8 +15,9 @@ from typing import Any
 from upkeep.api.arm import extensions
 from upkeep.api.arm.documents import Document, field
 from upkeep.api.arm.scopes import GALLERY, image_of_id
-from upkeep.api.arm.values import binary, flag, seconds, whole
+from upkeep.api.arm.values import binary, duration, flag, one_of, seconds, whole
 from upkeep.api.problems import InputError, bad_request, invalid
+from upkeep.core.model import RollingPolicy
 
 MODES = ("Automatic", "Manual", "Rolling")
 # Of each placement group of Azure's uniform sets.  Source: sheet §10.
@@ -38,6 +39,14 @@ _POLICY_FIELDS: Mapping[str, str] = {
     "rollback_on_breach": "rollbackFailedInstancesOnPolicyBreach",
     "max_surge": "maxSurge",
 }
+# Ours of each of Azure's hooks: the wait, and what silence means.
+_HOOKS: Mapping[str, str] = {
+    "UpgradeAutoOSScheduling": "start_hook",
+    "UpgradeAutoOSRollingBatchStarting": "batch_hook",
+}
+# Azure publishes no default.  Source: sheet §2.6 #4; docs/adr/0016.
+HOOK_WAIT = timedelta(minutes=30)
+
 _PERCENTS = ("max_batch_percent", "max_unhealthy_percent", "max_unhealthy_upgraded_percent")
 
 
@@ -56,7 +65,7 @@ def wanted(document: Document, scripts: Mapping[str, bytes]) -> dict[str, Any]:
     found: dict[str, Any] = {
         "zones": _zones(field(document, "zones")),
         "auto_upgrade": _is_automatic(document),
-        "policy": _policy(upgrade, profile),
+        "policy": _policy(upgrade, profile) | _hooks(document),
         "probe": extensions.probe(model),
         "scripts": extensions.scripts(model, scripts),
     }
@@ -204,6 +213,47 @@ def _policy(upgrade: Any, profile: Any) -> dict[str, Any]:
     if notice is not None:
         values["notice_s"] = _notice_s(notice)
     return values
+
+
+def _hooks(document: Document) -> dict[str, Any]:
+    """A list that is there is the whole of it: who is not in it is asked no more."""
+    given = field(document, "properties", "lifecycleHooksProfile", "lifecycleHooks")
+    if given is None:
+        return {}
+    if not isinstance(given, list):
+        raise invalid("lifecycleHooksProfile.lifecycleHooks: a list of objects with a type")
+    values: dict[str, Any] = {f"{ours}_wait_s": 0 for ours in _HOOKS.values()}
+    for hook in given:
+        ours = one_of(_HOOKS, field(hook, "type"), "lifecycleHooks.type")
+        if values[f"{ours}_wait_s"]:
+            raise invalid(f"lifecycleHooks: {field(hook, 'type')} stands there twice")
+        wait = field(hook, "waitDuration")
+        wait_s = int(HOOK_WAIT.total_seconds()) if wait is None else seconds(wait, "waitDuration")
+        if wait_s <= 0:
+            raise invalid("lifecycleHooks.waitDuration: longer than nothing, as PT30M")
+        values[f"{ours}_wait_s"] = wait_s
+        silence = field(hook, "defaultAction")
+        values[f"{ours}_approves"] = silence is None or one_of(
+            {"Approve": True, "Reject": False}, silence, "lifecycleHooks.defaultAction"
+        )
+    return values
+
+
+def hooks_of(policy: RollingPolicy) -> list[Document]:
+    """The hooks of a policy, as Azure writes them."""
+    found = (
+        ("UpgradeAutoOSScheduling", policy.start_hook_wait, policy.start_hook_approves),
+        ("UpgradeAutoOSRollingBatchStarting", policy.batch_hook_wait, policy.batch_hook_approves),
+    )
+    return [
+        {
+            "type": kind,
+            "waitDuration": duration(wait),
+            "defaultAction": "Approve" if approves else "Reject",
+        }
+        for kind, wait, approves in found
+        if wait
+    ]
 
 
 def _notice_s(profile: Any) -> int:

@@ -3,13 +3,16 @@
 import binascii
 import re
 from base64 import b64decode
+from collections.abc import Mapping
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
 from upkeep.api.arm.documents import field
 from upkeep.api.problems import invalid
+
+T = TypeVar("T")
 
 
 def flag(document: Any, *path: str) -> bool:
@@ -38,8 +41,24 @@ def seconds(value: Any, name: str) -> int:
     return int(length.total_seconds())
 
 
+def one_of(words: Mapping[str, T], word: Any, name: str) -> T:
+    """What one of the words means, compared without case."""
+    for known, meaning in words.items():
+        if isinstance(word, str) and word.casefold() == known.casefold():
+            return meaning
+    raise invalid(f"{name}: one of {', '.join(words)}")
+
+
 def binary(value: Any, name: str) -> bytes:
     try:
         return b64decode(value, validate=True)
     except (TypeError, ValueError, binascii.Error):
         raise invalid(f"{name}: base64") from None
+
+
+def duration(length: timedelta) -> str:
+    """ISO 8601 as Azure writes it: PT0S, PT1H30M.  Whole seconds; hours may exceed a day."""
+    hours, rest = divmod(int(length.total_seconds()), 3_600)
+    minutes, seconds = divmod(rest, 60)
+    text = f"{hours}H" * bool(hours) + f"{minutes}M" * bool(minutes) + f"{seconds}S" * bool(seconds)
+    return "PT" + (text or "0S")

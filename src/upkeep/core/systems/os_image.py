@@ -18,6 +18,7 @@ from datetime import timedelta
 
 from upkeep.core.draft import Draft, subject_of
 from upkeep.core.hold import Hold, HoldReason
+from upkeep.core.lifecycle_hooks import LEFT_OUT, REJECTED
 from upkeep.core.model import (
     Health,
     Lifecycle,
@@ -196,12 +197,17 @@ def begin(
     """Freeze target, candidates and policy into a new rollout.
 
     A rollout that a person started does not roll machines back by itself (sheet §2.8), and who
-    starts it has approved it (docs/adr/0015).
+    starts it has approved it: nobody else is asked (docs/adr/0015, 0016).
     """
     policy = draft.group.policy
     if started_by is StartedBy.USER:
         policy = replace(
-            policy, auto_rollback=False, rollback_on_breach=False, needs_approval=False
+            policy,
+            auto_rollback=False,
+            rollback_on_breach=False,
+            needs_approval=False,
+            start_hook_wait=timedelta(0),
+            batch_hook_wait=timedelta(0),
         )
     elif not policy.governs_automatic:
         policy = platform_policy(policy)
@@ -285,6 +291,8 @@ def _explain_outsiders(draft: Draft, rollout: Rollout, target: str) -> None:
         elif task.state is TaskState.CANCELLED and rollout.state is RolloutState.ROLLING_BACK:
             text = f"publish a version after {rollout.target}, or restart the rollout"
             draft.holds.append(_hold(machine, (HoldReason.HALTED, None, text)))
+        elif task.state is TaskState.SKIPPED and task.detail == REJECTED:
+            draft.holds.append(_hold(machine, LEFT_OUT))
         elif task.state in TERMINAL:
             left.append(machine)
     _explain_left_out(draft, left)
