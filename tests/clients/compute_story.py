@@ -130,7 +130,11 @@ def follow(compute):
 
 def defer(compute):
     """From now on each machine's upgrade waits for a word."""
-    automatic = {"enableAutomaticOSUpgrade": True, "osRollingUpgradeDeferral": True}
+    change_deferral(compute, True)
+
+
+def change_deferral(compute, wanted):
+    automatic = {"enableAutomaticOSUpgrade": True, "osRollingUpgradeDeferral": wanted}
     policy = {"upgradePolicy": {"automaticOSUpgradePolicy": automatic}}
     done(compute.virtual_machine_scale_sets, "update", GROUP, SET, {"properties": policy})
 
@@ -183,7 +187,7 @@ def close(compute):
 
 
 def open_window(compute):
-    """The window is changed to one that is open; afterwards nobody waits for windows."""
+    """The window is changed to one that is open."""
     maintenance = client(MaintenanceManagementClient)
     opened = window(datetime.now(UTC) - timedelta(hours=1), "Day", "20:00")
     changed = maintenance.maintenance_configurations.update(
@@ -193,6 +197,8 @@ def open_window(compute):
 
 
 def free(compute):
+    """From now on the set waits for nobody and nothing."""
+    change_deferral(compute, False)
     maintenance = client(MaintenanceManagementClient)
     maintenance.configuration_assignments.delete(*OF_SET, "by-night")
     maintenance.maintenance_configurations.delete(GROUP, "nights")

@@ -132,9 +132,61 @@ def test_it_follows_a_roll_to_its_end(fleet: RealFleet, az: Az) -> None:
     assert past["properties"]["targetImageReference"]["exactVersion"] == "1.0.1"
 
 
-def test_a_broken_image_is_faulted_and_excluded(fleet: RealFleet, az: Az) -> None:
+def test_a_roll_asks_at_its_hooks_and_waits_for_an_approval(fleet: RealFleet, az: Az) -> None:
+    """The preview commands of lifecycle hooks; az has none for a deferral, but calls what it is
+    told to."""
+    hook = ("vmss", "lifecycle-hook")
+    of_set = ("--resource-group", "default", "--vmss-name", "shop")
+    az(*hook, "add", *of_set, "--type", "UpgradeAutoOSScheduling", "--wait-duration", "PT1H")
+    az(*hook, "add", *of_set, "--type", "UpgradeAutoOSRollingBatchStarting")
+    listed = az(*hook, "list", *of_set)
+    assert [(each["waitDuration"], each["defaultAction"]) for each in listed] == [
+        ("PT1H", "Approve"),
+        ("PT30M", "Approve"),
+    ]
+    deferral = "upgradePolicy.automaticOSUpgradePolicy.osRollingUpgradeDeferral=true"
+    az("vmss", "update", *IN_SET, "--set", deferral)
     fleet.publish("1.0.2")
-    fleet.wait("the roll", lambda: fleet.rollouts("1.0.2") != [])
+    event = ("vmss", "lifecycle-hook-event")
+
+    def asked(kind: str) -> dict[str, Any]:
+        """The one question of its kind that is open."""
+        found = until(
+            az, *event, "list", *of_set,
+            is_so=lambda all: any(is_open(each, kind) for each in all),
+        )  # fmt: skip
+        (one,) = [each for each in found if is_open(each, kind)]
+        found_again: dict[str, Any] = az(*event, "show", *of_set, "--name", one["name"])
+        return found_again["properties"]
+
+    def is_open(each: dict[str, Any], kind: str) -> bool:
+        return bool(each["properties"]["state"] == "Active" and each["properties"]["type"] == kind)
+
+    def name_of(kind: str) -> str:
+        listed = az(*event, "list", *of_set)
+        return str(next(each["name"] for each in listed if is_open(each, kind)))
+
+    (target,) = asked("UpgradeAutoOSScheduling")["targetResources"]
+    assert target["resource"]["id"].endswith("/virtualMachineScaleSets/shop")
+    az(*event, "approve", *of_set, "--name", name_of("UpgradeAutoOSScheduling"))
+    held = {"reason": "NEEDS_APPROVAL", "group": "shop"}
+    fleet.wait("deferral", lambda: len(fleet.client.get("/v1/holds", **held)["items"]) == SIZE)
+    place = az("vmss", "show", *IN_SET)["id"]
+    url = f"{place}/approveRollingUpgrade?api-version=2025-04-01"
+    az("rest", "--method", "post", "--url", url, "--body", json.dumps({"instanceIds": ["2"]}))
+    batch = asked("UpgradeAutoOSRollingBatchStarting")
+    assert [each["actionState"] for each in batch["targetResources"]] == ["Waiting"]
+    assert batch["targetResources"][0]["resource"]["id"].endswith("/virtualMachines/2")
+    name = name_of("UpgradeAutoOSRollingBatchStarting")
+    az(*event, "approve", *of_set, "--name", name, "--instance-ids", "2")
+    az(*hook, "remove", *of_set, "--all")
+    assert az(*hook, "list", *of_set) == []
+    az("vmss", "update", *IN_SET, "--set", deferral.replace("true", "false"))
+
+
+def test_the_image_is_broken_and_the_roll_is_faulted_and_it_excluded(
+    fleet: RealFleet, az: Az
+) -> None:
     ended = until(
         az, "vmss", "rolling-upgrade", "get-latest", *IN_SET,
         is_so=lambda found: found["runningStatus"]["code"] == "Faulted",
