@@ -155,6 +155,14 @@ def test_who_was_approved_and_cannot_be_reached_does_not_keep_the_others_waiting
     assert story.question(2).answers == {"m2": WAITING, "m3": WAITING}
 
 
+def test_who_is_asked_about_may_be_deleted_before_the_answer() -> None:
+    story = asks_before_each_batch()
+    story.at(5, lambda: story.remove("m0"))
+    story.at(10, lambda: story.answer(APPROVED))
+    story.run(minutes=12)
+    assert story.sent(Verb.REPLACE_OS_DISK) == ["m1"]
+
+
 def test_a_cancel_closes_the_question() -> None:
     story = asks_before_each_batch()
     story.at(5, story.cancel)

@@ -181,10 +181,10 @@ def _admit_batch(draft: Draft, rollout: Rollout, ready: list[Machine]) -> None:
     if policy.batch_hook_wait:
         next_batch = _may_go_together(ordered, limit, rollout, lambda machine: True)
         ordered, waiting = let_go(draft, rollout, ordered, next_batch)
-        for key, why in waiting.items():
-            hold(draft, rollout, draft.machines[key], why, priority_of(rollout))
         for machine in ready:
-            if not draft.is_held(rollout, machine.id):
+            if machine.id in waiting:
+                hold(draft, rollout, machine, waiting[machine.id], priority_of(rollout))
+            elif not draft.is_held(rollout, machine.id):
                 hold(draft, rollout, machine, LEFT_OUT_AT_HOOK, priority_of(rollout))
         ready = [machine for machine in ready if draft.is_held(rollout, machine.id)]
     surge = may_surge(draft, rollout, min(limit, len(ordered)))

@@ -161,8 +161,14 @@ class BudgetChecker(BlindChecker):
 
     def ended(self, truth: Truth, call: Call, machine: SimulatedMachine) -> None:
         # A call that failed before it touched the machine has taken nobody down.
-        if truth.serves:
-            self._down.discard(truth.name)
+        if not truth.serves:
+            return
+        self._down.discard(truth.name)
+        rollout = self._busy.get(truth.id)
+        task = self.facts.tasks.get((rollout, truth.id)) if rollout is not None else None
+        if task is not None and task.state not in OURS:
+            # Its work has ended, and it came back while another's call was under way.
+            del self._busy[truth.id]
 
     def _selecting(self, truth: Truth) -> list[tuple[Budget, BudgetSelector]]:
         return [
