@@ -219,7 +219,7 @@ def test_tables_through_a_pipe_are_columns_and_never_cut(logged_in: ScriptedServ
 
 
 def test_machine_calls_go_through_the_gate(logged_in: ScriptedServer) -> None:
-    for verb in ("restart", "stop", "start"):
+    for verb in ("restart", "reimage", "stop", "start"):
         path = f"/v1/machines/web-0/{verb}"
         assert sent(logged_in, "POST", path, "machine", verb, "web-0") == {"force": False}
         assert sent(logged_in, "POST", path, "machine", verb, "web-0", "--force") == {"force": True}

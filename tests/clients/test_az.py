@@ -205,6 +205,13 @@ def test_the_image_is_broken_and_the_roll_is_faulted_and_it_excluded(
 def test_it_restarts_stops_and_starts_instances(fleet: RealFleet, az: Az) -> None:
     fleet.wait("healthy machines", lambda: fleet.healthy() == SIZE)
     az("vmss", "restart", *IN_SET, "--instance-ids", "1")
+    boots = {name: len(seen.boot_ids) for name, seen in fleet.poller.seen.items()}
+    az("vmss", "reimage", *IN_SET, "--instance-ids", "3")
+    fleet.wait("healthy machines", lambda: fleet.healthy() == SIZE)
+    again = {name: len(seen.boot_ids) - boots[name] for name, seen in fleet.poller.seen.items()}
+    assert again == {"shop-0": 0, "shop-1": 0, "shop-2": 0, "shop-3": 1}
+    (kept,) = [m for m in fleet.machines() if m["name"] == "shop-3"]
+    assert (kept["image"], kept["kept"]) == ("1.0.1", "1.0.1")
     az("vmss", "stop", *IN_SET, "--instance-ids", "0")
     of_one = ("vmss", "get-instance-view", *IN_SET, "--instance-id", "0")
     assert "PowerState/stopped" in [each["code"] for each in az(*of_one)["statuses"]]

@@ -15,8 +15,8 @@ import msgspec
 from sqlalchemy import insert, select, update
 
 from upkeep.core.hold import Hold, HoldReason
+from upkeep.core.hook_event import Answer, HookEvent
 from upkeep.core.model import (
-    Answer,
     Budget,
     BudgetId,
     Claim,
@@ -24,7 +24,6 @@ from upkeep.core.model import (
     GroupId,
     GroupKind,
     Health,
-    HookEvent,
     Machine,
     MachineId,
     RollingPolicy,

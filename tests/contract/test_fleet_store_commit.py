@@ -24,13 +24,11 @@ from fleet_stores import (
 )
 
 from upkeep.core.hold import HoldReason
+from upkeep.core.hook_event import Answer, HookEvent, HookKind
 from upkeep.core.model import (
-    Answer,
     BudgetId,
     Claim,
     Health,
-    HookEvent,
-    HookKind,
     Lifecycle,
     MachineId,
     Priority,

@@ -321,7 +321,9 @@ SIGHTINGS = st.one_of(
     st.builds(Sighting, powered_off=FLAG, address=st.sampled_from(["", "10.0.0.8"])),
     st.builds(Sighting, phase=st.integers(0, 2), skip=FLAG),
 )
-CALLS = st.sampled_from([Verb.RESTART, Verb.STOP, Verb.START, Verb.DELETE, Verb.REPLACE_OS_DISK])
+CALLS = st.sampled_from(
+    [Verb.RESTART, Verb.REIMAGE, Verb.STOP, Verb.START, Verb.DELETE, Verb.REPLACE_OS_DISK]
+)
 HAPPENINGS = st.one_of(
     st.just((work,)),
     st.just((work,)),

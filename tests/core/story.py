@@ -20,9 +20,9 @@ from typing import Any
 
 from upkeep.core.draft import domain_names
 from upkeep.core.hold import Hold, HoldReason
+from upkeep.core.hook_event import Answer, HookEvent
 from upkeep.core.model import (
     OPEN_STATES,
-    Answer,
     Budget,
     BudgetId,
     Claim,
@@ -30,7 +30,6 @@ from upkeep.core.model import (
     GroupId,
     GroupKind,
     Health,
-    HookEvent,
     Lifecycle,
     Machine,
     MachineId,

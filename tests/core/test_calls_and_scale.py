@@ -38,6 +38,29 @@ def test_a_restart_goes_through_the_budgets() -> None:
     assert (story.claims, story.holds) == ([], ())
 
 
+def test_a_reimage_keeps_each_machines_version_and_goes_through_the_budgets() -> None:
+    """Sheet os-image §2.7: a reimage uses the existing version."""
+    story = Story(machines_of(5), versions=("1.0.0", "1.0.1"), group=a_group(auto_upgrade=False))
+    story.change("m1", image="1.0.1")
+    story.call(Verb.REIMAGE, "m0", "m1")
+    story.run(minutes=30)
+    sent = [a for _, plan in story.plans for a in plan.actions]
+    assert [(a.machine, a.verb, a.version) for a in sent] == [
+        ("m0", Verb.REIMAGE, "1.0.0"),
+        ("m1", Verb.REIMAGE, "1.0.1"),
+    ]
+    assert story.rollout().state is RolloutState.COMPLETED
+    assert story.group.baked == ""
+
+
+def test_a_reimage_of_an_unknown_version_is_refused() -> None:
+    story = Story(machines_of(2))
+    story.change("m1", image="")
+    call = story.call(Verb.REIMAGE, "m1")
+    story.rest()
+    assert "which version m1 runs" in story.answers[call.id]
+
+
 def test_a_forced_call_overdraws_and_that_is_recorded() -> None:
     story = Story(machines_of(10))
     story.call(Verb.RESTART, "m1", "m2", "m3", force=True)

@@ -8,10 +8,9 @@ from datetime import timedelta
 from tests.core.story import Story, a_group, machines_of, one_version_newer, reasons, share
 
 from upkeep.core.hold import HoldReason
+from upkeep.core.hook_event import Answer, HookKind
 from upkeep.core.model import (
-    Answer,
     Health,
-    HookKind,
     RollingPolicy,
     RolloutCode,
     RolloutState,

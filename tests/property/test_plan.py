@@ -38,7 +38,14 @@ some = settings(
 )
 
 TAKES_DOWN = frozenset(
-    {Verb.STOP, Verb.RESTART, Verb.REPLACE_OS_DISK, Verb.SWITCH_BACK, Verb.DELETE}
+    {
+        Verb.STOP,
+        Verb.RESTART,
+        Verb.REPLACE_OS_DISK,
+        Verb.REIMAGE,
+        Verb.SWITCH_BACK,
+        Verb.DELETE,
+    }
 )
 
 

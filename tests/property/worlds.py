@@ -163,7 +163,7 @@ pauses = st.sampled_from([0, 0.5, 1, 1.5, 2, 3, 5, 8, 16, 40, 400])
 machine = st.integers(0, 11)
 version = st.sampled_from(VERSIONS)
 health = st.sampled_from(list(Health))
-call_verbs = st.sampled_from([Verb.RESTART, Verb.STOP, Verb.START, Verb.DELETE])
+call_verbs = st.sampled_from([Verb.RESTART, Verb.REIMAGE, Verb.STOP, Verb.START, Verb.DELETE])
 refusals = st.tuples(
     st.sampled_from(
         [Verb.REPLACE_OS_DISK, Verb.SWITCH_BACK, Verb.CREATE, Verb.RESTART, Verb.DELETE]

@@ -15,8 +15,8 @@ from upkeep.api.auth import OPERATE, READ, Actor
 from upkeep.api.problems import conflict, invalid, not_found
 from upkeep.api.services import Services
 from upkeep.api.shapes import AnyRequest, Body, Filter, Name, Page, View, find_group, note, utc
-from upkeep.core.lifecycle_hooks import THE_GROUP
-from upkeep.core.model import Answer, HookEvent, MachineId
+from upkeep.core.hook_event import THE_GROUP, Answer, HookEvent
+from upkeep.core.model import MachineId
 from upkeep.store import groups, hook_events, machines, story
 
 MACHINES_MAX = 1_000

@@ -313,6 +313,18 @@ async def restart_machine(
     return await _call(request, services, actor, machine, Verb.RESTART, data)
 
 
+@post("/v1/machines/{machine:str}/reimage", opt=OPERATE, status_code=HTTP_202_ACCEPTED)
+async def reimage_machine(
+    request: AnyRequest,
+    services: NamedDependency[Services],
+    actor: NamedDependency[Actor],
+    machine: FromPath[str],
+    data: JSONBody[Ask | None] = None,
+) -> RolloutDetail:
+    """Give it a fresh OS disk of the version that it runs, through the gate; its data stays."""
+    return await _call(request, services, actor, machine, Verb.REIMAGE, data)
+
+
 @post("/v1/machines/{machine:str}/stop", opt=OPERATE, status_code=HTTP_202_ACCEPTED)
 async def stop_machine(
     request: AnyRequest,
@@ -357,6 +369,7 @@ ROUTES = [
     change_machine,
     explain_machine,
     restart_machine,
+    reimage_machine,
     stop_machine,
     start_machine,
     delete_machine,
@@ -388,7 +401,7 @@ async def _call(
 
 def _check_agent_can(row: Row[Any], verb: Verb) -> None:
     """A machine whose power upkeep does not hold is restarted by its agent, and no more."""
-    if verb in (Verb.START, Verb.STOP):
+    if verb in (Verb.START, Verb.STOP, Verb.REIMAGE):
         raise conflict(refusal(row.name, verb.value))
     if verb is Verb.RESTART and row.agent_enrolled_at is None:
         raise conflict(

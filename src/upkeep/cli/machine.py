@@ -140,6 +140,18 @@ def restart(
     _ask(name, "restart", force=force, follow=follow, timeout_s=timeout, as_json=as_json)
 
 
+@app.command("reimage")
+def reimage(
+    name: Name,
+    force: Force = False,
+    follow: Follow = False,
+    timeout: Timeout = None,
+    as_json: Json = False,
+) -> None:
+    """Give a machine a fresh OS disk of the version that it runs; its data stays."""
+    _ask(name, "reimage", force=force, follow=follow, timeout_s=timeout, as_json=as_json)
+
+
 @app.command("stop")
 def stop(
     name: Name,

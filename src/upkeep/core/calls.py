@@ -1,4 +1,4 @@
-"""Operators' own calls: restart, stop, start, delete machines; start a rollout by hand.
+"""Operators' own calls: restart, reimage, stop, start, delete machines; a rollout by hand.
 
 They go through the same gate as everything else: one work per machine, claims, clocks, blackouts.
 A person may force a call over budgets and blackouts; that is recorded on the claim.
@@ -15,6 +15,7 @@ from upkeep.core.task import TERMINAL
 # Which lifecycle a machine must be in for each verb.
 _NEEDS = {
     Verb.RESTART: frozenset({Lifecycle.PRESENT}),
+    Verb.REIMAGE: frozenset({Lifecycle.PRESENT}),
     Verb.STOP: frozenset({Lifecycle.PRESENT}),
     Verb.START: frozenset({Lifecycle.STOPPED}),
     Verb.DELETE: frozenset({Lifecycle.PRESENT, Lifecycle.STOPPED}),
@@ -49,6 +50,8 @@ def _begin(draft: Draft, call: OperatorCall) -> str:
             return f"machine {machine_id} is not in this group (any more)"
         if machine.lifecycle not in needs:
             return f"{machine.name} is {machine.lifecycle}: {call.verb} does not apply"
+        if call.verb is Verb.REIMAGE and not machine.image:
+            return f"nobody knows yet which version {machine.name} runs: wait until it is seen"
         if machine_id in asked_already:
             return f"{machine.name} has been asked to {call.verb} already: wait for that"
         machines.append(machine)

@@ -13,14 +13,12 @@ from typing import Any
 from upkeep.core.blame import LostDomain, lost_domains
 from upkeep.core.budget import Ledger
 from upkeep.core.hold import Hold
+from upkeep.core.hook_event import Answer, HookEvent, HookKind
 from upkeep.core.model import (
     OPEN_STATES,
-    Answer,
     BudgetId,
     Claim,
     Group,
-    HookEvent,
-    HookKind,
     Lifecycle,
     Machine,
     MachineId,

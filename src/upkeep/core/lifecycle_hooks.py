@@ -15,10 +15,8 @@ from datetime import timedelta
 
 from upkeep.core.draft import Draft
 from upkeep.core.hold import HoldReason
+from upkeep.core.hook_event import THE_GROUP, Answer, HookEvent, HookKind
 from upkeep.core.model import (
-    Answer,
-    HookEvent,
-    HookKind,
     Machine,
     MachineId,
     Rollout,
@@ -36,9 +34,6 @@ LEFT_OUT: Refusal = (
     None,
     "it was rejected at the lifecycle hook: the next rollout asks again, or start one by hand",
 )
-
-# The question about a rollout's beginning is about no machine.
-THE_GROUP = MachineId("")
 
 
 def refusal_at_start(draft: Draft, rollout: Rollout) -> Refusal | None:

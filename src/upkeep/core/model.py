@@ -1,6 +1,7 @@
 """The nouns of the core as frozen values (DESIGN §3).
 
-Beside it: hold.py, why a machine waits; snapshot.py, what `plan_group` reads and answers.
+Beside it: hold.py, why a machine waits; hook_event.py, what a rollout asks at a lifecycle hook;
+snapshot.py, what `plan_group` reads and answers.
 Nothing here decides: deciding is spread over one file a topic, see `plan.py`.
 
 Invariants: times are aware and UTC; tuples are sorted by id unless a field says otherwise; an
@@ -47,6 +48,7 @@ class Verb(StrEnum):
     STOP = "stop"
     RESTART = "restart"
     REPLACE_OS_DISK = "replace_os_disk"
+    REIMAGE = "reimage"  # A fresh OS disk of the version that the machine runs.
     SWITCH_BACK = "switch_back"
     DELETE = "delete"
     DRAIN = "drain"  # By the agent, not the platform.
@@ -310,39 +312,6 @@ class Task:
     stand_in: MachineId = MachineId("")
     approved: bool = False
     detail: str = ""
-
-
-class HookKind(StrEnum):
-    START = "start"  # Azure: UpgradeAutoOSScheduling.
-    BATCH = "batch"  # Azure: UpgradeAutoOSRollingBatchStarting.
-
-
-class Answer(StrEnum):
-    WAITING = "waiting"
-    APPROVED = "approved"
-    REJECTED = "rejected"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HookEvent:
-    """A question that a rollout has put at one of its lifecycle hooks.
-
-    Attributes:
-        serial: counts the questions of the rollout.
-        wait_until: silence is an answer from then on; people may move it.
-        approves: what silence means.
-        answers: by machine; the one question about the whole rollout has an empty id.
-        closed: nothing changes any more; a plan closes it, after the last answer or in the end.
-    """
-
-    rollout: RolloutId
-    serial: int
-    kind: HookKind
-    created_at: datetime
-    wait_until: datetime
-    approves: bool
-    answers: Mapping[MachineId, Answer]
-    closed: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

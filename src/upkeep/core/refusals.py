@@ -25,7 +25,7 @@ from upkeep.core.rolling import time_needed
 from upkeep.core.window import time_refusal
 
 # These take a serving machine down; the others bring one up.
-DISRUPTIVE = frozenset({Verb.STOP, Verb.RESTART, Verb.REPLACE_OS_DISK, Verb.DELETE})
+DISRUPTIVE = frozenset({Verb.STOP, Verb.RESTART, Verb.REPLACE_OS_DISK, Verb.REIMAGE, Verb.DELETE})
 
 # What ended in the last step of a plan (a rollout, a task) is settled in the next one.
 SOON = timedelta(milliseconds=1)

@@ -5,13 +5,13 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from upkeep.core.hold import Hold
+from upkeep.core.hook_event import HookEvent
 from upkeep.core.model import (
     Budget,
     BudgetId,
     Claim,
     Group,
     GroupId,
-    HookEvent,
     Machine,
     MachineId,
     Outcome,

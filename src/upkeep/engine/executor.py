@@ -158,7 +158,7 @@ class Executor:
         match leased.action.verb:
             case Verb.CREATE:
                 platform.create(self._provisioner.spec(leased), key=key, fence=fence)
-            case Verb.REPLACE_OS_DISK:
+            case Verb.REPLACE_OS_DISK | Verb.REIMAGE:
                 platform.replace_os_disk(
                     name,
                     self._provisioner.image(leased),

@@ -7,10 +7,8 @@ plan took for an answer.
 from collections.abc import Iterator
 from datetime import datetime
 
+from upkeep.core.hook_event import Answer, HookEvent, HookKind
 from upkeep.core.model import (
-    Answer,
-    HookEvent,
-    HookKind,
     MachineId,
     RollingPolicy,
     Rollout,

@@ -15,6 +15,8 @@ from upkeep.sim.checkers import BlindChecker, Commit, Facts, RuleBroken
 from upkeep.sim.memory_rows import ActionState
 from upkeep.sim.world import Truth
 
+# What a platform is asked to do for these.
+_CALLED = {Verb.REIMAGE: Verb.REPLACE_OS_DISK}
 _DISKS = frozenset({Verb.REPLACE_OS_DISK, Verb.SWITCH_BACK})
 
 
@@ -67,7 +69,8 @@ class JournalChecker(BlindChecker):
 
     def began(self, truth: Truth, call: Call) -> None:
         intent = self.facts.intents.get(call.key)
-        if intent is None or intent.verb.value != call.verb.value or intent.machine != truth.id:
+        verb = "" if intent is None else _CALLED.get(intent.verb, intent.verb).value
+        if intent is None or verb != call.verb.value or intent.machine != truth.id:
             raise RuleBroken("INTENT", f"{call.verb} of {truth.name} by {call.key}: {intent}")
         if call.key in self._succeeded:
             raise RuleBroken("ONCE", f"{call.key} has succeeded and begins again")

@@ -51,6 +51,8 @@ class StateChecker(BlindChecker):
         )
         if seen_well and rollout.verb in (Verb.RESTART, Verb.REPLACE_OS_DISK, Verb.START):
             self._is_well(task, truth, rollout.target)
+        elif seen_well and rollout.verb is Verb.REIMAGE:
+            self._is_well(task, truth, self._image_before[key])
         if task.state is TaskState.ROLLED_BACK and task.healed and not task.surge:
             self._is_well(task, truth, self._image_before[key])
 

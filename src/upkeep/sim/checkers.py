@@ -11,7 +11,8 @@ from datetime import datetime, timedelta
 from math import inf
 from typing import Protocol
 
-from upkeep.core.model import Answer, MachineId, Rollout, RolloutId, Task, Verb
+from upkeep.core.hook_event import Answer
+from upkeep.core.model import MachineId, Rollout, RolloutId, Task, Verb
 from upkeep.core.snapshot import Action, Plan
 from upkeep.core.task import TaskState
 from upkeep.engine.fleet_store import LeasedAction
@@ -23,7 +24,14 @@ from upkeep.sim.world import Truth, World
 
 # Verbs that end a machine's service for a while.
 TAKES_DOWN = frozenset(
-    {Verb.STOP, Verb.RESTART, Verb.REPLACE_OS_DISK, Verb.SWITCH_BACK, Verb.DELETE}
+    {
+        Verb.STOP,
+        Verb.RESTART,
+        Verb.REPLACE_OS_DISK,
+        Verb.REIMAGE,
+        Verb.SWITCH_BACK,
+        Verb.DELETE,
+    }
 )
 
 # While a task is in one of these, its machine is in our hands.

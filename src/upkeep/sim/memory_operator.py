@@ -8,12 +8,11 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
+from upkeep.core.hook_event import Answer, HookEvent
 from upkeep.core.model import (
-    Answer,
     Budget,
     Group,
     GroupId,
-    HookEvent,
     Machine,
     MachineId,
     RolloutId,

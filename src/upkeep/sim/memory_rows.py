@@ -11,13 +11,13 @@ from enum import StrEnum
 from upkeep.core.budget import is_down
 from upkeep.core.health import AGENT_VERBS
 from upkeep.core.hold import Hold
+from upkeep.core.hook_event import HookEvent
 from upkeep.core.model import (
     Budget,
     BudgetId,
     Claim,
     Group,
     GroupId,
-    HookEvent,
     Lifecycle,
     Machine,
     MachineId,

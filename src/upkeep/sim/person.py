@@ -7,11 +7,10 @@ from collections.abc import Callable
 from datetime import datetime, timedelta
 from functools import partial
 
+from upkeep.core.hook_event import Answer, HookEvent
 from upkeep.core.model import (
-    Answer,
     GroupId,
     GroupKind,
-    HookEvent,
     Lifecycle,
     Machine,
     MachineId,
@@ -32,7 +31,7 @@ from upkeep.sim.replica import Replica
 
 _DOINGS = (
     "restart",
-    "restart",
+    "reimage",
     "forced_restart",
     "stop",
     "delete",
@@ -186,6 +185,11 @@ class Person:
     def _restart(self, group: GroupId) -> None:
         if chosen := self._some(group, Lifecycle.PRESENT, 5):
             self._call(group, Verb.RESTART, chosen)
+
+    def _reimage(self, group: GroupId) -> None:
+        agent_only = group in self._facts.world.restarted_by_agent
+        if not agent_only and (chosen := self._some(group, Lifecycle.PRESENT, 3)):
+            self._call(group, Verb.REIMAGE, chosen)
 
     def _forced_restart(self, group: GroupId) -> None:
         if chosen := self._some(group, Lifecycle.PRESENT, 3):

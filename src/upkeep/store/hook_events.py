@@ -6,7 +6,8 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, and_, false, select, update
 
-from upkeep.core.model import Answer, HookEvent, HookKind, MachineId, RolloutId
+from upkeep.core.hook_event import Answer, HookEvent, HookKind
+from upkeep.core.model import MachineId, RolloutId
 from upkeep.store import groups
 from upkeep.store import tables as t
 from upkeep.store.database import from_us, insert_for, to_us

@@ -49,6 +49,7 @@ CODES = {
     RolloutCode.IMAGE_EXCLUDED: "the version was excluded",
     RolloutCode.OPERATOR_CANCELLED: "a person cancelled it",
     RolloutCode.SUPERSEDED: "a newer version took over",
+    RolloutCode.REJECTED: "machines were left out at its lifecycle hook",
 }
 
 DOING = {
@@ -57,6 +58,7 @@ DOING = {
     Verb.STOP: "being stopped",
     Verb.RESTART: "being restarted",
     Verb.REPLACE_OS_DISK: "being upgraded",
+    Verb.REIMAGE: "being given a fresh OS disk",
     Verb.SWITCH_BACK: "being put back",
     Verb.DELETE: "being deleted",
     Verb.DRAIN: "being drained",
@@ -68,6 +70,7 @@ WORK = {
     Verb.STOP: "stopping machines",
     Verb.RESTART: "restarting machines",
     Verb.REPLACE_OS_DISK: "upgrade",
+    Verb.REIMAGE: "giving machines fresh OS disks",
     Verb.SWITCH_BACK: "putting machines back",
     Verb.DELETE: "deleting machines",
     Verb.DRAIN: "draining machines",

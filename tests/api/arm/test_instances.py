@@ -140,6 +140,41 @@ def test_what_cannot_be_approved_is_refused_and_nothing_changes(
     assert approved(server) == []
 
 
+@pytest.mark.parametrize(
+    ("path", "body", "expected"),
+    [
+        ("/reimage", {"instanceIds": ["0", "2"], "tempDisk": True}, ["m_0", "m_2"]),
+        ("/reimageall", None, ["m_0", "m_1", "m_2"]),
+        ("/virtualMachines/1/reimage", {}, ["m_1"]),
+    ],
+)
+def test_a_reimage_is_an_operation_over_the_instances_that_are_meant(
+    server: Any, client: httpx.Client, place: str, path: str, body: Any, expected: list[str]
+) -> None:
+    answer = client.post(f"{place}{path}", json=body)
+    assert answer.status_code == 202
+    assert client.get(answer.headers["azure-asyncoperation"]).json()["status"] == "InProgress"
+    tasks = server.read(lambda c: c.execute(t.tasks.select()).all())
+    assert sorted(task.machine_id for task in tasks) == expected
+
+
+@pytest.mark.parametrize(
+    ("body", "why"),
+    [
+        ({"exactVersion": "1.0.1"}, "keeps the version"),
+        ({"osProfile": {"customData": "eA=="}}, "on the scale set"),
+        ([], "JSON object"),
+    ],
+)
+def test_a_reimage_that_changes_something_is_refused(
+    client: httpx.Client, place: str, body: Any, why: str
+) -> None:
+    for path in ("/reimage", "/virtualMachines/1/reimage"):
+        refused = client.post(f"{place}{path}", json=body)
+        assert refused.status_code == 400
+        assert why in message(refused)
+
+
 def test_instances_of_a_set_without_versions_are_left_alone(
     client: httpx.Client, place: str
 ) -> None:

@@ -19,8 +19,8 @@ from upkeep.api.arm.scopes import find_set, set_id
 from upkeep.api.arm.values import one_of
 from upkeep.api.problems import invalid, not_found
 from upkeep.api.shapes import utc
-from upkeep.core.lifecycle_hooks import THE_GROUP
-from upkeep.core.model import Answer, HookEvent, HookKind, MachineId
+from upkeep.core.hook_event import THE_GROUP, Answer, HookEvent, HookKind
+from upkeep.core.model import MachineId
 from upkeep.store import hook_events, machines
 
 EVENTS = "lifecycleHookEvents"

@@ -1,4 +1,5 @@
-"""Restart, stop, start and delete instances: a person's calls, through the gate like any other.
+"""Restart, reimage, stop, start and delete instances: a person's calls, through the gate like any
+other.
 
 A machine to which the call does not apply (it is off already) is left out, as Azure does; with
 nobody left it is done.  Source: sheet os-image §9.1.
@@ -9,17 +10,19 @@ from typing import Any
 
 from sqlalchemy import Connection, Row
 
+from upkeep.api.arm.documents import checked, field
 from upkeep.api.arm.instances import instance_ids, named_instances
 from upkeep.api.arm.operations import accepted
 from upkeep.api.arm.route import ArmReply, ArmRequest, Handler, look
 from upkeep.api.arm.scopes import find_set
 from upkeep.api.calls import ask
-from upkeep.api.problems import invalid
+from upkeep.api.problems import bad_request, invalid
 from upkeep.core.model import Lifecycle, Verb
 
 # In which state a machine must be for the verb to change anything.
 _APPLIES: Mapping[Verb, frozenset[str]] = {
     Verb.RESTART: frozenset({Lifecycle.PRESENT}),
+    Verb.REIMAGE: frozenset({Lifecycle.PRESENT}),
     Verb.STOP: frozenset({Lifecycle.PRESENT}),
     Verb.START: frozenset({Lifecycle.STOPPED}),
     Verb.DELETE: frozenset({Lifecycle.PRESENT, Lifecycle.STOPPED}),
@@ -34,6 +37,8 @@ def of_set(verb: Verb, *, must_name: bool = False) -> Handler:
     """
 
     async def handle(request: ArmRequest) -> ArmReply:
+        if verb is Verb.REIMAGE:
+            _check_reimage(request.body)
         wanted = instance_ids(request.body)
         if must_name and not wanted:
             raise invalid('instanceIds: name the instances, as in {"instanceIds": ["0", "2"]}')
@@ -46,9 +51,26 @@ def of_instance(verb: Verb) -> Handler:
     """The one instance of the path."""
 
     async def handle(request: ArmRequest) -> ArmReply:
+        if verb is Verb.REIMAGE:
+            _check_reimage(request.body)
         return await _call(request, verb, [request.params["instance"]])
 
     return handle
+
+
+def _check_reimage(body: Any) -> None:
+    """A fresh disk is of the version that the machine runs.  Source: sheet §2.7.
+
+    `tempDisk` and `forceUpdateOSDiskForEphemeral` speak of disks that no machine has here.
+    """
+    given = {} if body is None else checked(body)
+    if field(given, "exactVersion") is not None:
+        raise bad_request(
+            "exactVersion: a reimage keeps the version; POST osRollingUpgrade or manualupgrade"
+            " to move to a newer one"
+        )
+    if field(given, "osProfile") is not None:
+        raise bad_request("osProfile: change it on the scale set, then reimage")
 
 
 async def _call(request: ArmRequest, verb: Verb, wanted: list[str]) -> ArmReply:

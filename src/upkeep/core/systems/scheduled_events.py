@@ -133,4 +133,5 @@ def _start(draft: Draft, rollout: Rollout, task: Task) -> None:
         previous=machine.image,
         clock_from=draft.now,
     )
-    draft.act(task, rollout.verb, version=rollout.target)
+    version = machine.image if rollout.verb is Verb.REIMAGE else rollout.target
+    draft.act(task, rollout.verb, version=version)
