@@ -307,6 +307,22 @@ def test_approving_names_machines_or_means_all(logged_in: ScriptedServer) -> Non
     assert sent(logged_in, "POST", path, "rollout", "approve", "ro_g_1") == {}
 
 
+def test_repairs_of_a_group(logged_in: ScriptedServer) -> None:
+    path = "/v1/groups/web"
+    logged_in.on("GET", path, GROUP)
+    on = ("group", "set", "web", "--repair-action", "reimage", "--repair-grace", "20m")
+    wanted = {"repair_action": "reimage", "repair_grace_s": 1_200}
+    assert sent(logged_in, "PATCH", path, *on) == wanted
+    off = ("group", "set", "web", "--repair-action", "none")
+    assert sent(logged_in, "PATCH", path, *off) == {"repair_action": None}
+    for verb in ("suspend", "resume"):
+        assert not sent(
+            logged_in, "POST", f"{path}/repairs/{verb}", "group", f"{verb}-repairs", "web"
+        )
+    logged_in.on("GET", path, GROUP | {"repair_action": "restart", "repair_grace_s": 600})
+    assert "restart after 10m" in run("group", "show", "web").stdout
+
+
 def test_answers_at_lifecycle_hooks(logged_in: ScriptedServer) -> None:
     path = "/v1/hooks/ro_g_1.2/answer"
     assert sent(logged_in, "POST", path, "hook", "approve", "ro_g_1.2") == {"answer": "approved"}

@@ -102,6 +102,25 @@ def test_it_makes_a_set_of_real_machines_that_upgrades_itself(az: Az) -> None:
     ]
 
 
+def test_it_switches_repairs_on_and_suspends_them(az: Az) -> None:
+    repaired = az(
+        "vmss", "update", *OF_NEW, "--enable-automatic-repairs", "true",
+        "--automatic-repairs-grace-period", "30", "--automatic-repairs-action", "Restart",
+    )  # fmt: skip
+    assert repaired["automaticRepairsPolicy"] == {
+        "enabled": True,
+        "gracePeriod": "PT30M",
+        "repairAction": "Restart",
+    }
+    for action, state in (("Suspend", "Suspended"), ("Resume", "Running")):
+        az(
+            "vmss", "set-orchestration-service-state", *OF_NEW,
+            "--service-name", "AutomaticRepairs", "--action", action,
+        )  # fmt: skip
+        (service,) = az("vmss", "get-instance-view", *OF_NEW)["orchestrationServices"]
+        assert (service["serviceName"], service["serviceState"]) == ("AutomaticRepairs", state)
+
+
 def test_it_protects_an_instance_scales_and_deletes(az: Az) -> None:
     protected = az(
         "vmss", "update", *OF_NEW, "--instance-id", "1", "--protect-from-scale-in", "true"

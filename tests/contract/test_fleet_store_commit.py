@@ -1,6 +1,7 @@
 """Writing a plan: whole or not at all, fenced, and only if no budget it counted on has moved."""
 
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -32,6 +33,8 @@ from upkeep.core.model import (
     Lifecycle,
     MachineId,
     Priority,
+    RepairAction,
+    Repairs,
     RolloutId,
     RolloutState,
     Verb,
@@ -302,6 +305,18 @@ def test_an_answer_stops_a_plan_that_takes_silence_for_one(fleet: Backend) -> No
     silent = replace(event, answers={FIRST: Answer.APPROVED}, closed=True)
     assert not fleet.store.commit_plan(Plan(group=A, hook_events=(silent,)), mark, now=at(9))
     assert look(fleet).hook_events[0].answers == {FIRST: Answer.REJECTED}
+
+
+def test_a_plan_suspends_repairs_and_changes_nothing_else_of_them(backend: Backend) -> None:
+    repairs = Repairs(action=RepairAction.REIMAGE, grace=timedelta(minutes=30), resumed_at=at(-5))
+    group = replace(A, repairs=repairs)
+    backend.add_group(group, machines_of(group, 3, since=at(-60)), now=START)
+    assert look(backend).group.repairs == repairs
+    suspended = replace(repairs, suspended_at=at(1))
+    _, mark = read(backend, now=at(1))
+    plan = Plan(group=replace(group, repairs=suspended))
+    assert backend.store.commit_plan(plan, mark, now=at(1))
+    assert look(backend).group.repairs == suspended
 
 
 def test_tasks_are_written_over_and_leave_with_their_rollout(fleet: Backend) -> None:

@@ -120,7 +120,6 @@ ROWS: dict[str, tuple[Row, ...]] = {
             rule="automatic repairs: share, grace",
             number="5 %, at least 1; 10..90 min, 10",
             source="REP",
-            missing="automatic repairs are not built",
         ),
         Row(
             name="external health",

@@ -46,6 +46,18 @@ def _mutant(name: str, file: str, old: str, new: str) -> Mutant:
 
 MUTANTS = (
     _mutant(
+        "a repair does not wait for the grace period",
+        "core/systems/repairs.py",
+        "    until = _ill_since(machine) + repairs.grace\n",
+        "    until = _ill_since(machine)\n",
+    ),
+    _mutant(
+        "more machines are repaired at once than may be",
+        "core/systems/repairs.py",
+        "// 100) - len(under_way)\n",
+        "// 100)\n",
+    ),
+    _mutant(
         "a machine is taken that nobody approved",
         "core/refusals.py",
         "    if not is_asked_for or task.approved:\n",

@@ -5,7 +5,7 @@ what it needs and how it is refused is here once.
 """
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Annotated, Any
 
 import msgspec
@@ -21,10 +21,12 @@ from upkeep.api.scripts import Script, to_column
 from upkeep.api.services import Services
 from upkeep.api.shapes import Body, Label, Name
 from upkeep.core.health import HealthSource
-from upkeep.core.model import GroupKind, MachineId, RollingPolicy, Verb
+from upkeep.core.model import GroupKind, MachineId, RepairAction, RollingPolicy, Verb
 from upkeep.core.snapshot import OperatorCall
+from upkeep.core.systems.repairs import grace_errors
 from upkeep.ports import AGENT_ONLY
 from upkeep.store import calls, groups, images, story
+from upkeep.store.database import to_us
 from upkeep.store.policies import policy_from_json, policy_to_json
 
 # Source: Azure's limit for a scale set with custom images is 600, ours leaves room.
@@ -38,6 +40,7 @@ Zones = Annotated[tuple[Label, ...], Meta(max_length=16)]
 Memory = Annotated[int, Meta(ge=64, le=1_048_576)]
 Cpus = Annotated[int, Meta(ge=1, le=256)]
 Domains = Annotated[int, Meta(ge=1, le=DOMAINS_MAX)]
+RepairGrace = Annotated[int, Meta(ge=0, le=86_400)]
 UserData = Annotated[bytes, Meta(max_length=USER_DATA_BYTES_MAX)]
 Probe = dict[str, str | int | bool]
 
@@ -64,10 +67,13 @@ class GroupNew(Body):
     memory_mib: Memory = 512
     cpus: Cpus = 1
     network: Label | None = None
+    repair_action: RepairAction | None = None
+    repair_grace_s: RepairGrace = 600
 
 
 class GroupPatch(Body):
-    """What is absent stays as it is; `probe: null` takes the health source away."""
+    """What is absent stays as it is; `probe: null` takes the health source away, and
+    `repair_action: null` the repairs."""
 
     zones: Zones | UnsetType = UNSET
     capacity: Capacity | UnsetType = UNSET
@@ -80,6 +86,8 @@ class GroupPatch(Body):
     scripts: tuple[Script, ...] | UnsetType = UNSET
     memory_mib: Memory | UnsetType = UNSET
     cpus: Cpus | UnsetType = UNSET
+    repair_action: RepairAction | UnsetType | None = UNSET
+    repair_grace_s: RepairGrace | UnsetType = UNSET
 
 
 # Columns whose content is nobody's business in a log.
@@ -133,6 +141,24 @@ def change(
     return _read(connection, row.id), {
         name: value for name, value in values.items() if name not in _SECRET
     }
+
+
+def suspend_repairs(
+    connection: Connection, actor: Actor, row: Row[Any], *, suspend: bool, now: datetime
+) -> None:
+    """Repair nobody more, or let repairs go on: what healed nobody before is forgotten.
+
+    Raises:
+        InputError: CONFLICT, the group has no repairs.
+    """
+    if not row.repair_action:
+        raise conflict(f"the group {row.name!r} repairs nobody by itself: set its repair_action")
+    values: dict[str, Any] = {"repairs_suspended_at": to_us(now)}
+    if not suspend:
+        values = {"repairs_suspended_at": None, "repairs_resumed_at": to_us(now)}
+    groups.change(connection, row.id, values, now=now)
+    word = "suspended" if suspend else "resumed"
+    story.tell(connection, row.id, f"{actor.name} {word} repairs", now=now)
 
 
 def remove(
@@ -195,6 +221,7 @@ def _new_values(services: Services, data: GroupNew) -> dict[str, Any]:
             f"name: at most {GROUP_NAME_LENGTH_MAX} characters, since machines are called NAME-N"
         )
     _check_health_source(auto_upgrade=data.auto_upgrade, probe=data.probe)
+    _check_repairs(data.repair_action, data.repair_grace_s, kind, data.platform, data.probe)
     return {
         "name": data.name,
         "scope": data.scope,
@@ -215,6 +242,8 @@ def _new_values(services: Services, data: GroupNew) -> dict[str, Any]:
         "memory_mib": data.memory_mib,
         "cpus": data.cpus,
         "network": data.network or "",
+        "repair_action": data.repair_action or "",
+        "repair_grace_s": data.repair_grace_s,
     }
 
 
@@ -258,11 +287,23 @@ def _changed_values(connection: Connection, row: Row[Any], data: GroupPatch) -> 
         _check_image(connection, data.image)
         # What baked was a version of the other image.
         given |= {"image_name": data.image, "baked": ""}
+    if data.repair_grace_s is not UNSET:
+        given["repair_grace_s"] = data.repair_grace_s
+    if data.repair_action is not UNSET:
+        given["repair_action"] = data.repair_action or ""
     if row.platform == AGENT_ONLY and given.get("capacity"):
         raise invalid("capacity: platform agent_only makes no machines; POST /v1/machines adds one")
     _check_health_source(
         auto_upgrade=bool(given.get("auto_upgrade", row.auto_upgrade)),
         probe=msgspec.json.decode(given.get("probe", row.probe)),
+    )
+    action = given.get("repair_action", row.repair_action)
+    _check_repairs(
+        RepairAction(action) if action else None,
+        given.get("repair_grace_s", row.repair_grace_s),
+        GroupKind(row.kind),
+        row.platform,
+        msgspec.json.decode(given.get("probe", row.probe)),
     )
     return {name: value for name, value in given.items() if getattr(row, name) != value}
 
@@ -280,6 +321,22 @@ def _check_health_source(*, auto_upgrade: bool, probe: object) -> None:
             ' `probe`, e.g. {"protocol": "http", "port": 8080, "path": "/health"}, or set'
             " auto_upgrade to false"
         )
+
+
+def _check_repairs(
+    action: RepairAction | None, grace_s: int, kind: GroupKind, platform: str, probe: object
+) -> None:
+    """Source: sheet os-image §7."""
+    if errors := grace_errors(timedelta(seconds=grace_s)):
+        raise invalid(f"repair_grace_s: {errors[0]}")
+    if action is None:
+        return
+    if not probe:
+        raise invalid("repair_action needs a health source: set `probe`, or leave repairs out")
+    if action is not RepairAction.RESTART and platform == AGENT_ONLY:
+        raise invalid("repair_action: on platform agent_only only restart; it makes no disks")
+    if action is RepairAction.REPLACE and kind is not GroupKind.SCALE_SET:
+        raise invalid("repair_action: only a scale set makes its machines again")
 
 
 def _zones(zones: Sequence[str]) -> str:

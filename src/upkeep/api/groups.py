@@ -28,9 +28,9 @@ from upkeep.api.shapes import (
     page_of,
     text_cursor,
 )
-from upkeep.core.model import GroupKind, Health, Lifecycle
+from upkeep.core.model import GroupKind, Health, Lifecycle, RepairAction
 from upkeep.store import groups, rollouts, story
-from upkeep.store.database import from_us
+from upkeep.store.database import from_us, from_us_or_none
 from upkeep.store.policies import policy_from_json
 
 
@@ -78,6 +78,9 @@ class GroupView(View):
     memory_mib: int
     cpus: int
     network: str
+    repair_action: RepairAction | None
+    repair_grace_s: int
+    repairs_suspended_at: datetime | None
     machines: MachineCounts
     versions: dict[str, int]
     rollout: str | None
@@ -181,6 +184,24 @@ def resume_group(
     return _set_paused(services, actor, group, paused=False)
 
 
+@post("/v1/groups/{group:str}/repairs/suspend", opt=OPERATE, status_code=HTTP_200_OK,
+      sync_to_thread=True)  # fmt: skip
+def suspend_repairs(
+    services: NamedDependency[Services], actor: NamedDependency[Actor], group: FromPath[str]
+) -> GroupView:
+    """Repair nobody more by itself; what is under way is finished."""
+    return _suspend(services, actor, group, suspend=True)
+
+
+@post("/v1/groups/{group:str}/repairs/resume", opt=OPERATE, status_code=HTTP_200_OK,
+      sync_to_thread=True)  # fmt: skip
+def resume_repairs(
+    services: NamedDependency[Services], actor: NamedDependency[Actor], group: FromPath[str]
+) -> GroupView:
+    """Let repairs go on, also after those that healed nobody."""
+    return _suspend(services, actor, group, suspend=False)
+
+
 @get("/v1/groups/{group:str}/story", opt=READ, sync_to_thread=True)
 def group_story(
     services: NamedDependency[Services],
@@ -209,6 +230,8 @@ ROUTES = [
     remove_group,
     pause_group,
     resume_group,
+    suspend_repairs,
+    resume_repairs,
     group_story,
 ]
 
@@ -226,6 +249,16 @@ def _set_paused(services: Services, actor: Actor, group: str, *, paused: bool) -
         groups.change(connection, row.id, {"paused": int(paused)}, now=now)
         word = "paused" if paused else "resumed"
         story.tell(connection, row.id, f"{actor.name} {word} the group", now=now)
+        view = _one(connection, row.id)
+    services.announce(row.id)
+    return view
+
+
+def _suspend(services: Services, actor: Actor, group: str, *, suspend: bool) -> GroupView:
+    now = services.clock.now()
+    with services.database.write() as connection:
+        row = find_group(connection, group, actor)
+        group_changes.suspend_repairs(connection, actor, row, suspend=suspend, now=now)
         view = _one(connection, row.id)
     services.announce(row.id)
     return view
@@ -271,6 +304,9 @@ def _view(row: Row[Any], counted: Sequence[Row[Any]], rollout: str | None) -> Gr
         memory_mib=row.memory_mib,
         cpus=row.cpus,
         network=row.network,
+        repair_action=RepairAction(row.repair_action) if row.repair_action else None,
+        repair_grace_s=row.repair_grace_s,
+        repairs_suspended_at=from_us_or_none(row.repairs_suspended_at),
         machines=_counts(counted),
         versions=dict(sorted(versions.items())),
         rollout=rollout,

@@ -141,6 +141,22 @@ def resume(name: Name, as_json: Json = False) -> None:
     print_answer(f"Resumed group {name}.", group, as_json=as_json)
 
 
+@app.command("suspend-repairs")
+def suspend_repairs(name: Name, as_json: Json = False) -> None:
+    """Repair no machine of a group by itself; what is under way is finished."""
+    with connect() as client:
+        group = client.post(f"/v1/groups/{name}/repairs/suspend")
+    print_answer(f"Suspended the repairs of group {name}.", group, as_json=as_json)
+
+
+@app.command("resume-repairs")
+def resume_repairs(name: Name, as_json: Json = False) -> None:
+    """Let repairs go on, also after some that healed nobody."""
+    with connect() as client:
+        group = client.post(f"/v1/groups/{name}/repairs/resume")
+    print_answer(f"The repairs of group {name} go on.", group, as_json=as_json)
+
+
 @app.command("story")
 def story(name: Name, limit: Limit = 50, after: After = "", as_json: Json = False) -> None:
     """Tell what was decided in a group, newest first."""
@@ -178,6 +194,7 @@ def group_lines(group: Document) -> dict[str, object]:
         "paused": group.get("paused"),
         "probe": probe_line(group.get("probe")),
         "health source": group.get("health_source"),
+        "repairs": _repairs_line(group),
         "memory (MiB)": group.get("memory_mib"),
         "cpus": group.get("cpus"),
         **shown,
@@ -200,3 +217,12 @@ def probe_line(probe: Document | None) -> str:
     if interval_s:
         line += f" every {show_length(interval_s)}"
     return line
+
+
+def _repairs_line(group: Document) -> str:
+    action = group.get("repair_action")
+    if not action:
+        return "none"
+    if since := group.get("repairs_suspended_at"):
+        return f"{action}, suspended since {show_moment(since)}"
+    return f"{action} after {show_length(group.get('repair_grace_s', 0))}"

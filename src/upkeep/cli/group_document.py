@@ -40,6 +40,11 @@ def group_document(
     policy = policy_document(options)
     if policy:
         document["policy"] = policy
+    if options["repair_action"] is not None:
+        action = options["repair_action"]
+        document["repair_action"] = None if action == "none" else action
+    if options["repair_grace"] is not None:
+        document["repair_grace_s"] = options["repair_grace"]
     if options["user_data"] is not None:
         document["user_data"] = _read_base64(options["user_data"])
     if options["scripts"]:

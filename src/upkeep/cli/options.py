@@ -108,6 +108,21 @@ MODEL_OPTIONS = (
     ),
 )
 
+REPAIR_OPTIONS = (
+    OptionRow(
+        key="repair_action",
+        form="text",
+        help="What is done by itself about a machine that stays unhealthy: restart, reimage,"
+        " replace, or none.",
+        metavar="ACTION",
+    ),
+    OptionRow(
+        key="repair_grace",
+        form="length",
+        help="How long it must have been unhealthy, 10m to 90m.",
+    ),
+)
+
 PROBE_OPTIONS = (
     OptionRow(
         key="probe",
@@ -246,7 +261,7 @@ POLICY_OPTIONS = (
     ),
 )
 
-GROUP_OPTIONS = (*MODEL_OPTIONS, *PROBE_OPTIONS, *POLICY_OPTIONS)
+GROUP_OPTIONS = (*MODEL_OPTIONS, *PROBE_OPTIONS, *POLICY_OPTIONS, *REPAIR_OPTIONS)
 
 
 def takes_options(rows: Sequence[OptionRow]) -> Callable[[_Function], _Function]:

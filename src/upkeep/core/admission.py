@@ -24,13 +24,13 @@ from upkeep.core.model import (
     RolloutState,
     System,
     Task,
-    Verb,
 )
 from upkeep.core.refusals import (
     DISRUPTIVE,
     SOON,
     Refusal,
     hold,
+    moot,
     needs_approval,
     other_work,
     priority_of,
@@ -126,11 +126,8 @@ def _fit_machines(draft: Draft, rollout: Rollout, held: Sequence[Task]) -> list[
     ready = []
     for task in held:
         machine = draft.machines[task.machine]
-        if machine.image == rollout.target and rollout.verb is Verb.REPLACE_OS_DISK:
-            draft.move(task, Signal.SKIP, detail="it runs the version already")
-            continue
-        if machine.lifecycle is Lifecycle.DELETING and rollout.verb is not Verb.DELETE:
-            draft.move(task, Signal.SKIP, detail="the machine is being removed")
+        if detail := moot(rollout, machine):
+            draft.move(task, Signal.SKIP, detail=detail)
             draft.wake_at(draft.now + SOON)
             continue
         refusal = (

@@ -40,6 +40,9 @@ class HoldReason(StrEnum):
     MACHINE_STOPPED = "MACHINE_STOPPED"
     NOT_IN_ROLLOUT = "NOT_IN_ROLLOUT"
     NOTICE = "NOTICE"
+    REPAIR_GRACE = "REPAIR_GRACE"
+    REPAIRS_BUSY = "REPAIRS_BUSY"
+    REPAIRS_SUSPENDED = "REPAIRS_SUSPENDED"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -28,6 +28,7 @@ class System(StrEnum):
     OS_IMAGE = "os_image"
     OPERATOR = "operator"  # A person's own call: restart, stop, start, delete.
     SCALE = "scale"  # The group has too few or too many machines.
+    REPAIR = "repair"  # Machines that stay unhealthy.
 
 
 class Priority(IntEnum):
@@ -159,6 +160,28 @@ class RollingPolicy:
     batch_hook_approves: bool = True
 
 
+class RepairAction(StrEnum):
+    REPLACE = "replace"
+    REIMAGE = "reimage"
+    RESTART = "restart"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Repairs:
+    """What is done by itself about machines that stay unhealthy; see systems/repairs.py.
+
+    Attributes:
+        grace: how long a machine must have been unhealthy, 10 to 90 minutes.
+        suspended_at: since when nothing is repaired: a person said so, or repairs healed nobody.
+        resumed_at: when a person let them go on; what was before is no evidence.
+    """
+
+    action: RepairAction
+    grace: timedelta = timedelta(minutes=10)
+    suspended_at: datetime | None = None
+    resumed_at: datetime | None = None
+
+
 class GroupKind(StrEnum):
     SCALE_SET = "scale_set"  # upkeep makes the machines from a model.
     AVAILABILITY_SET = "availability_set"
@@ -177,6 +200,7 @@ class Group:
         next_rollout: number of the next rollout.
         paused: an operator holds every rollout here.
         quota: the most machines it may have while it surges; 0 means no limit.
+        repairs: None: nobody but people sees to ill machines.
     """
 
     id: GroupId
@@ -195,6 +219,7 @@ class Group:
     next_ordinal: int = 0
     next_rollout: int = 1
     quota: int = 0
+    repairs: Repairs | None = None
 
 
 class RolloutState(StrEnum):

@@ -42,7 +42,7 @@ UNREACHABLE: Refusal = (
 def priority_of(rollout: Rollout) -> Priority:
     if rollout.system in (System.OPERATOR, System.SCALE):
         return Priority.OPERATOR
-    if rollout.state is RolloutState.ROLLING_BACK:
+    if rollout.system is System.REPAIR or rollout.state is RolloutState.ROLLING_BACK:
         return Priority.REPAIR
     return Priority.OTHER
 
@@ -78,6 +78,17 @@ def refusal_now(draft: Draft, rollout: Rollout) -> Refusal | None:
         text = f"{lost.kind} {lost.name} is lost; 10 minutes after its machines are back"
         return HoldReason.DOMAIN_LOST, lost.until, text
     return None
+
+
+def moot(rollout: Rollout, machine: Machine) -> str:
+    """Why there is nothing left to do about it; empty while there is."""
+    if rollout.verb is Verb.REPLACE_OS_DISK and machine.image == rollout.target:
+        return "it runs the version already"
+    if machine.lifecycle is Lifecycle.DELETING and rollout.verb is not Verb.DELETE:
+        return "the machine is being removed"
+    if rollout.system is not System.REPAIR or machine.lifecycle is not Lifecycle.PRESENT:
+        return ""
+    return "" if machine.health is Health.UNHEALTHY else "it is not unhealthy any more"
 
 
 def refusal_for_one(draft: Draft, rollout: Rollout, machine: Machine) -> Refusal | None:

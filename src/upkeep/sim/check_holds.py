@@ -55,12 +55,15 @@ class HoldChecker(BlindChecker):
             case HoldReason.INITIALIZING:
                 return machine.health is Health.INITIALIZING
             case HoldReason.PROTECTED:
-                return machine.protected
+                spared = hold.system is System.REPAIR and machine.scale_in_protected
+                return machine.protected or spared
             case HoldReason.OPTED_OUT:
                 return machine.opted_out
             case HoldReason.NEEDS_APPROVAL:
                 theirs = [r.id for r in facts.rollouts.values() if r.ended_at is None]
                 return not any((rollout, machine.id) in facts.approved for rollout in theirs)
+            case HoldReason.REPAIR_GRACE | HoldReason.REPAIRS_BUSY | HoldReason.REPAIRS_SUSPENDED:
+                return machine.health is Health.UNHEALTHY and group.repairs is not None
             case HoldReason.MACHINE_STOPPED:
                 return machine.lifecycle is not Lifecycle.PRESENT
             case HoldReason.AUTO_UPGRADE_OFF:

@@ -128,7 +128,8 @@ class StartChecker(BlindChecker):
         self._state(rollout, task, what)
         if abs(self.facts.wall_differs) > STEP_MAX + timedelta(seconds=1):
             raise RuleBroken("CLOCK", f"{what}: the wall clock differs by an unaccepted step")
-        if task.state is not TaskState.ROLLING_BACK:
+        # What is repaired is ill: there is nobody to tell.
+        if task.state is not TaskState.ROLLING_BACK and rollout.system is not System.REPAIR:
             self._notice(rollout, task, commit.now, what)
         if not rollout.force:
             # Work that was drained in good time is not stopped by the end of a window.

@@ -12,7 +12,7 @@ from math import inf
 from typing import Protocol
 
 from upkeep.core.hook_event import Answer
-from upkeep.core.model import MachineId, Rollout, RolloutId, Task, Verb
+from upkeep.core.model import GroupId, MachineId, Rollout, RolloutId, Task, Verb
 from upkeep.core.snapshot import Action, Plan
 from upkeep.core.task import TaskState
 from upkeep.engine.fleet_store import LeasedAction
@@ -65,6 +65,7 @@ class Facts:
         tasks, rollouts: as last written, also those that have ended.
         intents: every action ever written, by key.
         paused: groups and rollouts that a person holds at this moment.
+        suspended: groups in which a person wants nothing repaired.
         cancelled: rollouts that a person has cancelled.
         approved: machines that a person has let a rollout take.
         said: what a person has answered at a lifecycle hook: (rollout, serial, machine).
@@ -88,6 +89,7 @@ class Facts:
     rollouts: dict[RolloutId, Rollout] = field(default_factory=dict)
     intents: dict[str, Action] = field(default_factory=dict)
     paused: set[str] = field(default_factory=set)
+    suspended: dict[GroupId, float] = field(default_factory=dict)
     cancelled: set[str] = field(default_factory=set)
     approved: set[tuple[RolloutId, MachineId]] = field(default_factory=set)
     said: dict[tuple[RolloutId, int, MachineId], Answer] = field(default_factory=dict)

@@ -19,6 +19,8 @@ from upkeep.core.model import (
     Health,
     Machine,
     MachineId,
+    RepairAction,
+    Repairs,
     RollingPolicy,
 )
 from upkeep.core.rolling import policy_errors
@@ -133,6 +135,7 @@ def draw(seed: int, options: Options) -> Drawing:
     if not options.bad_versions:
         groups = _some_need_approval(stream(seed, "approvals"), groups)
         groups = _some_have_hooks(stream(seed, "hooks"), groups)
+        groups = _some_repair(stream(seed, "repairs"), groups)
     return Drawing(
         seed=seed,
         options=options,
@@ -172,6 +175,22 @@ def _some_have_hooks(
         if 0.06 < kind < 0.18:
             policy = replace(policy, batch_hook_wait=wait, batch_hook_approves=approves)
         found.append(replace(drawing, group=replace(drawing.group, policy=policy)))
+    return tuple(found)
+
+
+def _some_repair(
+    draws: random.Random, groups: tuple[GroupDrawing, ...]
+) -> tuple[GroupDrawing, ...]:
+    found = []
+    for drawing in groups:
+        group = drawing.group
+        action = draws.choice(tuple(RepairAction))
+        grace = timedelta(minutes=draws.choice((10, 30, 90)))
+        if drawing.restarted_by_agent or group.kind is not GroupKind.SCALE_SET:
+            action = RepairAction.RESTART  # Who did not make a machine cannot make it again.
+        if draws.random() < 0.2:
+            group = replace(group, repairs=Repairs(action=action, grace=grace))
+        found.append(replace(drawing, group=group))
     return tuple(found)
 
 

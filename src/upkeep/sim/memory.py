@@ -23,6 +23,7 @@ from upkeep.core.model import (
     Machine,
     MachineId,
     Outcome,
+    Repairs,
     System,
 )
 from upkeep.core.snapshot import Plan, Snapshot
@@ -51,12 +52,18 @@ from upkeep.sim.memory_rows import (
 # The core asks for the ended rollouts of the last two months.
 PAST_KEPT = timedelta(days=62)
 PAST_MAX = 200
-_REMEMBERED = (System.OS_IMAGE, System.SCALE)
+_REMEMBERED = (System.OS_IMAGE, System.SCALE, System.REPAIR)
 
 _WAITING = (HoldReason.BUDGET_SPENT, HoldReason.BUDGET_RESERVED)
 
 P = ParamSpec("P")
 R = TypeVar("R")
+
+
+def _suspended(known: Repairs | None, after: Repairs | None) -> Repairs | None:
+    if known is None or after is None:
+        return known
+    return replace(known, suspended_at=after.suspended_at)
 
 
 class Killed(BaseException):
@@ -211,6 +218,7 @@ class MemoryStore:
             baked=after.baked,
             next_ordinal=after.next_ordinal,
             next_rollout=after.next_rollout,
+            repairs=_suspended(row.group.repairs, after.repairs),
             capacity=max(0, row.group.capacity + after.capacity - row.read_as.capacity),
         )
 

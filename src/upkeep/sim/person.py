@@ -4,6 +4,7 @@ What they asked for is entered in the facts, so that the checkers know what they
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import partial
 
@@ -14,6 +15,7 @@ from upkeep.core.model import (
     Lifecycle,
     Machine,
     MachineId,
+    Repairs,
     Rollout,
     RolloutId,
     RolloutState,
@@ -288,6 +290,29 @@ class Person:
         for replica in list(self._hosting.awake()):
             replica.guarded(partial(self._accept, replica))
         self._kernel.after(3 * 3_600, self._look_at_clocks)
+        self._look_at_repairs()
+
+    def _look_at_repairs(self) -> None:
+        """Suspended ones are looked into, and go on the day after; now and then one suspends."""
+        for group, row in self._store.groups.items():
+            repairs = row.group.repairs
+            if repairs is None:
+                continue
+            now = self._now()
+            suspended = repairs.suspended_at
+            if suspended is not None and (self._is_done or now - suspended > timedelta(days=1)):
+                self._change_repairs(group, replace(repairs, suspended_at=None, resumed_at=now))
+            elif suspended is None and not self._is_done and self._approvals.random() < 0.02:
+                self._change_repairs(group, replace(repairs, suspended_at=now))
+
+    def _change_repairs(self, group: GroupId, repairs: Repairs) -> None:
+        word = "resumes" if repairs.suspended_at is None else "suspends"
+        self._kernel.tell(f"person: {word} the repairs of {group}")
+        self._operator.change_group(group, now=self._now(), repairs=repairs)
+        if repairs.suspended_at is not None:
+            self._facts.suspended[group] = self._kernel.now
+        else:
+            self._facts.suspended.pop(group, None)
 
     def _accept(self, replica: Replica, *, always: bool = False) -> None:
         assert replica.clock is not None

@@ -21,6 +21,7 @@ from upkeep.sim.check_budgets import BudgetChecker
 from upkeep.sim.check_holds import HoldChecker
 from upkeep.sim.check_hooks import HookChecker
 from upkeep.sim.check_journal import JournalChecker
+from upkeep.sim.check_repairs import RepairChecker
 from upkeep.sim.check_starts import BatchChecker, StartChecker
 from upkeep.sim.check_states import StateChecker
 from upkeep.sim.checkers import Checker, Facts, RuleBroken, learn
@@ -134,6 +135,7 @@ class Simulation:
             BudgetChecker(self.facts),
             StartChecker(self.facts),
             HookChecker(self.facts),
+            RepairChecker(self.facts),
             BatchChecker(self.facts),
             JournalChecker(self.facts),
             StateChecker(self.facts),

@@ -13,7 +13,7 @@ from typing import Any
 from sqlalchemy import Connection, and_, bindparam, delete, insert, select, tuple_, update
 
 from upkeep.core.hold import Hold
-from upkeep.core.model import Lifecycle, Machine, Rollout, Task
+from upkeep.core.model import Group, Lifecycle, Machine, Rollout, Task
 from upkeep.core.snapshot import Action, Plan
 from upkeep.engine.fleet_store import REVOKED, ReadMark
 from upkeep.store import hook_events
@@ -61,6 +61,7 @@ def write_plan(connection: Connection, plan: Plan, read: ReadMark, *, now: datet
             baked=plan.group.baked,
             next_ordinal=plan.group.next_ordinal,
             next_rollout=plan.group.next_rollout,
+            repairs_suspended_at=_suspended_at(plan.group),
             fence=read.fence + 1,
             planned_at=to_us(now),
             wake_at=to_us(now) if still_due else to_us_or_none(plan.next_wake),
@@ -68,6 +69,10 @@ def write_plan(connection: Connection, plan: Plan, read: ReadMark, *, now: datet
         )
     )
     return True
+
+
+def _suspended_at(group: Group) -> int | None:
+    return None if group.repairs is None else to_us_or_none(group.repairs.suspended_at)
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,6 +31,8 @@ from upkeep.core.model import (
     MachineId,
     Outcome,
     Priority,
+    RepairAction,
+    Repairs,
     Rollout,
     RolloutCode,
     RolloutId,
@@ -105,7 +107,7 @@ _ROLLOUTS_PAST = (
     .where(
         t.rollouts.c.group_id == bindparam("group"),
         t.rollouts.c.ended_at > bindparam("since"),
-        t.rollouts.c.system.in_((System.OS_IMAGE, System.SCALE)),
+        t.rollouts.c.system.in_((System.OS_IMAGE, System.SCALE, System.REPAIR)),
     )
     .order_by(t.rollouts.c.ended_at.desc(), t.rollouts.c.id.desc())
     .limit(PAST_MAX)
@@ -130,6 +132,16 @@ def group_from(row: Row[Any]) -> Group:
         next_ordinal=row.next_ordinal,
         next_rollout=row.next_rollout,
         quota=row.quota,
+        repairs=_repairs_from(row) if row.repair_action else None,
+    )
+
+
+def _repairs_from(row: Row[Any]) -> Repairs:
+    return Repairs(
+        action=RepairAction(row.repair_action),
+        grace=timedelta(seconds=row.repair_grace_s),
+        suspended_at=from_us_or_none(row.repairs_suspended_at),
+        resumed_at=from_us_or_none(row.repairs_resumed_at),
     )
 
 

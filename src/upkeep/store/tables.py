@@ -55,6 +55,11 @@ groups = Table(
     _int("next_ordinal"),
     _int("next_rollout", 1),
     _int("quota"),
+    # What is done by itself about machines that stay unhealthy; empty: nothing.
+    _text("repair_action"),
+    _int("repair_grace_s", 600),
+    _moment("repairs_suspended_at"),
+    _moment("repairs_resumed_at"),
     # The model machines are made from, and how their health is seen.
     _text("platform"),
     Column("probe", Text, nullable=False, server_default="{}"),

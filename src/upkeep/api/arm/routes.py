@@ -115,6 +115,12 @@ _ROWS: tuple[tuple[str, str, Role, Handler], ...] = (
     ("GET", f"{_SET}/{lifecycle_hooks.EVENTS}", READ, reads(lifecycle_hooks.show_list)),
     ("GET", _HOOK_EVENT, READ, reads(lifecycle_hooks.show)),
     ("PATCH", _HOOK_EVENT, OPERATE, writes(lifecycle_hooks.patch)),
+    (
+        "POST",
+        f"{_SET}/setOrchestrationServiceState",
+        OPERATE,
+        writes(set_changes.set_service_state),
+    ),
     ("POST", f"{_SET}/restart", OPERATE, power.of_set(Verb.RESTART)),
     ("POST", f"{_SET}/reimage", OPERATE, power.of_set(Verb.REIMAGE)),
     ("POST", f"{_SET}/reimageall", OPERATE, power.of_set(Verb.REIMAGE)),

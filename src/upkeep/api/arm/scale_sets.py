@@ -6,6 +6,7 @@ Source: sheet os-image §2.3 (policy), §9.1 (routes), §9.3 (views).
 """
 
 from collections.abc import Sequence
+from datetime import timedelta
 from typing import Any
 
 import msgspec
@@ -25,9 +26,9 @@ from upkeep.api.arm.scopes import (
 from upkeep.api.arm.set_model import NOTICE, hooks_of, is_size_of_ours, mode_of
 from upkeep.api.arm.values import duration
 from upkeep.api.shapes import text_cursor
-from upkeep.core.model import GroupKind, Lifecycle, RollingPolicy
+from upkeep.core.model import GroupKind, Lifecycle, RepairAction, RollingPolicy
 from upkeep.store import arm_documents, groups
-from upkeep.store.database import from_us
+from upkeep.store.database import from_us, from_us_or_none
 from upkeep.store.policies import policy_from_json
 
 # What a set says where its client has said nothing.
@@ -69,7 +70,7 @@ def show_list(connection: Connection, request: ArmRequest) -> ArmReply:
 
 def show_view(connection: Connection, request: ArmRequest) -> ArmReply:
     row = find_set(connection, request)
-    return ArmReply(body=_view(groups.counts(connection, [row.id])))
+    return ArmReply(body=_view(row, groups.counts(connection, [row.id])))
 
 
 def provisioning(lifecycle: str) -> str:
@@ -140,6 +141,7 @@ def scale_set(
             },
             "virtualMachineProfile": profile,
             "lifecycleHooksProfile": {"lifecycleHooks": hooks_of(policy)},
+            "automaticRepairsPolicy": _repairs_policy(row, kept),
         },
     }
     if zones := msgspec.json.decode(row.zones):
@@ -148,6 +150,17 @@ def scale_set(
     if size is None or is_size_of_ours(size):
         live["sku"]["name"] = f"Upkeep_{row.cpus}cpu_{row.memory_mib}mib"
     return merged(merged(_DEFAULTS, kept), live)
+
+
+def _repairs_policy(row: Row[Any], kept: Document) -> Document:
+    """Switched off it keeps the action that its client wrote."""
+    written = field(kept, "properties", "automaticRepairsPolicy", "repairAction")
+    action = row.repair_action.capitalize() or written or RepairAction.REPLACE.capitalize()
+    return {
+        "enabled": bool(row.repair_action),
+        "gracePeriod": duration(timedelta(seconds=row.repair_grace_s)),
+        "repairAction": action,
+    }
 
 
 def rolling_policy(policy: RollingPolicy) -> dict[str, Any]:
@@ -186,7 +199,7 @@ def _provisioning(row: Row[Any], counts: Sequence[Row[Any]]) -> str:
     return "Succeeded" if is_settled(row, counts) else "Updating"
 
 
-def _view(counts: Sequence[Row[Any]]) -> dict[str, Any]:
+def _view(row: Row[Any], counts: Sequence[Row[Any]]) -> dict[str, Any]:
     states: dict[str, int] = {}
     for count in counts:
         state = provisioning(count.lifecycle).lower()
@@ -205,5 +218,17 @@ def _view(counts: Sequence[Row[Any]]) -> dict[str, Any]:
                 "displayStatus": "Provisioning succeeded",
             }
         ],
-        "orchestrationServices": [],
+        "orchestrationServices": [_repairs_service(row)],
+    }
+
+
+def _repairs_service(row: Row[Any]) -> Document:
+    """Source: sheet §7 (view)."""
+    suspended = from_us_or_none(row.repairs_suspended_at)
+    changed = suspended or from_us_or_none(row.repairs_resumed_at) or from_us(row.created_at)
+    state = "Running" if suspended is None else "Suspended"
+    return {
+        "serviceName": "AutomaticRepairs",
+        "serviceState": state if row.repair_action else "NotRunning",
+        "lastStatusChangeTime": changed.isoformat(),
     }

@@ -21,6 +21,7 @@ from upkeep.api.arm.resource_groups import scope_of
 from upkeep.api.arm.route import ArmReply, ArmRequest, Changed, is_final, resource_reply
 from upkeep.api.arm.scale_sets import is_same_location, scale_set, show_one
 from upkeep.api.arm.scopes import check_subscription, find_set, seek_set
+from upkeep.api.arm.values import flag, one_of
 from upkeep.api.errors import invalid_body
 from upkeep.api.group_changes import GroupNew, GroupPatch
 from upkeep.api.problems import InputError, bad_request, conflict, invalid
@@ -58,6 +59,16 @@ def delete(connection: Connection, request: ArmRequest, now: datetime) -> Change
     group_changes.remove(connection, request.services, request.actor, row, now=now)
     groups.remove_if_empty(connection, row.id, now=now)
     return [row.id], accepted(request, row.id, kind=REMOVAL)
+
+
+def set_service_state(connection: Connection, request: ArmRequest, now: datetime) -> Changed:
+    """Suspend or resume automatic repairs.  Source: sheet §7."""
+    row = find_set(connection, request)
+    body = checked(request.body)
+    one_of({"AutomaticRepairs": True}, field(body, "serviceName"), "serviceName")
+    suspend = one_of({"Suspend": True, "Resume": False}, field(body, "action"), "action")
+    group_changes.suspend_repairs(connection, request.actor, row, suspend=suspend, now=now)
+    return [row.id], ArmReply()
 
 
 def apply(
@@ -124,6 +135,7 @@ def _change(
     }
     before, after = set_model.wanted(shown, scripts), set_model.wanted(whole, scripts)
     differs = {name: value for name, value in after.items() if before.get(name) != value}
+    _check_repair_action(shown, whole)
     data = _converted(differs, GroupPatch)
     changed, _ = group_changes.change(connection, request.actor, row, data, now=now)
     arm_documents.write(connection, row.id, without_secrets(_laid_over(kept, body)))
@@ -148,6 +160,17 @@ def _check_fixed(shown: Document, whole: Document, row: Row[Any]) -> None:
     platform = field(whole, "tags", PLATFORM_TAG)
     if platform is not None and platform != row.platform:
         raise conflict(f"tags.{PLATFORM_TAG}: {row.platform!r} makes the machines of this set")
+
+
+def _check_repair_action(shown: Document, whole: Document) -> None:
+    """Another action while repairs are on would be taken for what is under way.  Sheet §7."""
+    before, after = (field(d, "properties", "automaticRepairsPolicy") for d in (shown, whole))
+    is_on = field(before, "enabled") and flag(after, "enabled")
+    actions = {str(field(policy, "repairAction")).casefold() for policy in (before, after)}
+    if is_on and len(actions) > 1:
+        raise conflict(
+            "automaticRepairsPolicy.repairAction: set enabled to false first, then change it"
+        )
 
 
 def _platform(services: Services, body: Document) -> str:

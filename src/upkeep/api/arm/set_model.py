@@ -17,7 +17,7 @@ from upkeep.api.arm.documents import Document, field
 from upkeep.api.arm.scopes import GALLERY, image_of_id
 from upkeep.api.arm.values import binary, duration, flag, one_of, seconds, whole
 from upkeep.api.problems import InputError, bad_request, invalid
-from upkeep.core.model import RollingPolicy
+from upkeep.core.model import RepairAction, RollingPolicy
 
 MODES = ("Automatic", "Manual", "Rolling")
 # Of each placement group of Azure's uniform sets.  Source: sheet §10.
@@ -68,6 +68,7 @@ def wanted(document: Document, scripts: Mapping[str, bytes]) -> dict[str, Any]:
         "policy": _policy(upgrade, profile) | _hooks(document),
         "probe": extensions.probe(model),
         "scripts": extensions.scripts(model, scripts),
+        **_repairs(field(document, "properties", "automaticRepairsPolicy")),
     }
     if (image := _image(field(profile, "storageProfile", "imageReference"))) is not None:
         found["image"] = image
@@ -212,6 +213,22 @@ def _policy(upgrade: Any, profile: Any) -> dict[str, Any]:
     notice = field(profile, "scheduledEventsProfile", "osImageNotificationProfile")
     if notice is not None:
         values["notice_s"] = _notice_s(notice)
+    return values
+
+
+def _repairs(policy: Any) -> dict[str, Any]:
+    """Source: sheet §7; the default action is Replace."""
+    if policy is None:
+        return {}
+    action = field(policy, "repairAction")
+    known = {each.value.capitalize(): each for each in RepairAction}
+    found = RepairAction.REPLACE
+    if action is not None:
+        found = one_of(known, action, "automaticRepairsPolicy.repairAction")
+    values: dict[str, Any] = {"repair_action": found if flag(policy, "enabled") else None}
+    grace = field(policy, "gracePeriod")
+    if grace is not None:
+        values["repair_grace_s"] = seconds(grace, "automaticRepairsPolicy.gracePeriod")
     return values
 
 

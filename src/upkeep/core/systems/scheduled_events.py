@@ -50,7 +50,8 @@ def announce(
 
 def _is_repair(rollout: Rollout, machine: Machine) -> bool:
     """The machine is ill by itself, so what comes of the work is no evidence."""
-    return rollout.system is System.OS_IMAGE and machine.health is Health.UNHEALTHY
+    repairs = rollout.system in (System.OS_IMAGE, System.REPAIR)
+    return repairs and machine.health is Health.UNHEALTHY
 
 
 def start_announced(draft: Draft, rollout: Rollout) -> None:
