@@ -244,6 +244,20 @@ def test_a_rollout_that_needs_approval_waits_for_it(server: Any, admin: httpx.Cl
     assert all(t["approved"] for t in admin.post(path, json={}).json()["tasks"])
 
 
+def test_a_canary_is_held_until_it_is_promoted(server: Any, admin: httpx.Client) -> None:
+    with_machines(server, admin)
+    admin.patch("/v1/groups/web", json={"policy": {"canary_percent": 34}})
+    assert publish(admin, "1.0.1").status_code == 201
+    eventually(lambda: admin.get("/v1/rollouts").json()["items"][0]["target"] == "1.0.1")
+    rollout = admin.get("/v1/rollouts").json()["items"][0]["id"]
+    assert admin.get(f"/v1/rollouts/{rollout}").json()["promoted"] is False
+    assert admin.post(f"/v1/rollouts/{rollout}/promote").json()["promoted"] is True
+    admin.patch("/v1/groups/web", json={"policy": {"canary_percent": 0}, "auto_upgrade": False})
+    ended = [r["id"] for r in admin.get("/v1/rollouts").json()["items"]][-1]
+    refused = admin.post(f"/v1/rollouts/{ended}/promote")
+    assert (refused.status_code, "no canary" in refused.json()["detail"]) == (409, True)
+
+
 def test_an_approval_that_changes_nothing_is_refused_and_says_why(
     server: Any, admin: httpx.Client
 ) -> None:

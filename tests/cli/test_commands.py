@@ -307,6 +307,11 @@ def test_approving_names_machines_or_means_all(logged_in: ScriptedServer) -> Non
     assert sent(logged_in, "POST", path, "rollout", "approve", "ro_g_1") == {}
 
 
+def test_a_canary_is_promoted(logged_in: ScriptedServer) -> None:
+    path = "/v1/rollouts/ro_g_1/promote"
+    assert not sent(logged_in, "POST", path, "rollout", "promote", "ro_g_1")
+
+
 def test_repairs_of_a_group(logged_in: ScriptedServer) -> None:
     path = "/v1/groups/web"
     logged_in.on("GET", path, GROUP)

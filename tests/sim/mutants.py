@@ -46,6 +46,12 @@ def _mutant(name: str, file: str, old: str, new: str) -> Mutant:
 
 MUTANTS = (
     _mutant(
+        "a canary takes one machine too many",
+        "core/rolling.py",
+        "    return max(0, max(1, rollout.size * percent // 100) - taken)\n",
+        "    return max(0, max(1, rollout.size * percent // 100) + 1 - taken)\n",
+    ),
+    _mutant(
         "a repair does not wait for the grace period",
         "core/systems/repairs.py",
         "    until = _ill_since(machine) + repairs.grace\n",

@@ -4,6 +4,7 @@ from enum import StrEnum
 
 import pytest
 
+from upkeep.core.hold import HoldReason
 from upkeep.core.model import Health, RolloutCode, Verb
 from upkeep.core.task import TaskState
 from upkeep.web import words
@@ -12,6 +13,7 @@ from upkeep.web import words
 @pytest.mark.parametrize(
     ("said", "kind"),
     [
+        (words.REASONS, HoldReason),
         (words.CODES, RolloutCode),
         (words.DOING, Verb),
         (words.WORK, Verb),

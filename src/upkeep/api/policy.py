@@ -44,6 +44,7 @@ class PolicyPatch(Body):
     max_surge: bool | UnsetType = UNSET
     governs_automatic: bool | UnsetType = UNSET
     needs_approval: bool | UnsetType = UNSET
+    canary_percent: int | UnsetType = UNSET
     start_hook_wait_s: int | UnsetType = UNSET
     start_hook_approves: bool | UnsetType = UNSET
     batch_hook_wait_s: int | UnsetType = UNSET
@@ -66,6 +67,7 @@ class PolicyView(View):
     max_surge: bool
     governs_automatic: bool
     needs_approval: bool
+    canary_percent: int
     start_hook_wait_s: int
     start_hook_approves: bool
     batch_hook_wait_s: int

@@ -72,6 +72,7 @@ class RolloutView(View):
     batch_closed_at: datetime | None
     paused: bool
     cancel_requested: bool
+    promoted: bool
     force: bool
     guilty: bool
     code: str
@@ -202,6 +203,15 @@ def resume_rollout(
     return _steer(services, actor, rollout, "resumed", paused=False)
 
 
+@post("/v1/rollouts/{rollout:str}/promote", opt=OPERATE, status_code=HTTP_200_OK,
+      sync_to_thread=True)  # fmt: skip
+def promote_rollout(
+    services: NamedDependency[Services], actor: NamedDependency[Actor], rollout: FromPath[str]
+) -> RolloutDetail:
+    """Let it go on after its canary."""
+    return _steer(services, actor, rollout, "promoted", promote=True)
+
+
 @post("/v1/rollouts/{rollout:str}/approve", opt=OPERATE, status_code=HTTP_200_OK,
       sync_to_thread=True)  # fmt: skip
 def approve_rollout(
@@ -232,6 +242,7 @@ ROUTES = [
     cancel_rollout,
     pause_rollout,
     resume_rollout,
+    promote_rollout,
     approve_rollout,
 ]
 
@@ -299,11 +310,16 @@ def _steer(
     *,
     paused: bool | None = None,
     cancel: bool = False,
+    promote: bool = False,
 ) -> RolloutDetail:
     now = services.clock.now()
     with services.database.write() as connection:
         row = _find(connection, rollout, actor)
-        if not rollouts.change(connection, row, paused=paused, cancel=cancel, now=now):
+        if promote and not policy_from_json(row.policy).canary_percent:
+            raise conflict(f"{row.id} has no canary: it goes on by itself")
+        if not rollouts.change(
+            connection, row, paused=paused, cancel=cancel, promote=promote, now=now
+        ):
             raise _has_ended(row)
         story.tell(connection, row.group_id, f"{actor.name} {word} {row.id}", now=now)
     services.store.announce(row.group_id)
@@ -328,6 +344,7 @@ def rollout_views(connection: Connection, rows: Sequence[Row[Any]]) -> list[Roll
             batch_closed_at=from_us_or_none(row.batch_closed_at),
             paused=bool(row.paused),
             cancel_requested=bool(row.cancel_requested),
+            promoted=bool(row.promoted),
             force=bool(row.force),
             guilty=bool(row.guilty),
             code=row.code,

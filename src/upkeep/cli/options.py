@@ -240,6 +240,13 @@ POLICY_OPTIONS = (
         help="A rollout that begins by itself takes a machine only once it has been approved.",
     ),
     OptionRow(
+        key="canary_percent",
+        form="int",
+        help="Take so many first, and no more until the rollout is promoted; 0 is no canary.",
+        low=0,
+        high=99,
+    ),
+    OptionRow(
         key="start_hook_wait",
         form="length",
         help="Ask before a rollout begins by itself, and wait this long; 0 asks nobody.",

@@ -142,6 +142,12 @@ def resume(rollout: Rollout, as_json: Json = False) -> None:
     _steer(rollout, "resume", f"{rollout} goes on.", as_json=as_json)
 
 
+@app.command("promote")
+def promote(rollout: Rollout, as_json: Json = False) -> None:
+    """Let a rollout go on after its canary."""
+    _steer(rollout, "promote", f"{rollout} goes on after its canary.", as_json=as_json)
+
+
 @app.command("approve")
 def approve(
     rollout: Rollout,

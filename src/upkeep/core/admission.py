@@ -43,6 +43,7 @@ from upkeep.core.refusals import (
 )
 from upkeep.core.rolling import (
     batch_size,
+    canary_places,
     open_batch,
     pause_until,
     still_on_target,
@@ -175,6 +176,14 @@ def _admit_batch(draft: Draft, rollout: Rollout, ready: list[Machine]) -> None:
             hold(draft, rollout, machine, refusal, priority_of(rollout))
         return
     limit = batch_size(policy.max_batch_percent, size=rollout.size)
+    if (places := canary_places(draft, rollout)) is not None:
+        limit = min(limit, places)
+        if limit == 0:
+            text = f"promote it: upkeep rollout promote {rollout.id}, or publish a newer version"
+            for machine in ready:
+                refusal = HoldReason.CANARY, None, text
+                hold(draft, rollout, machine, refusal, priority_of(rollout))
+            return
     if policy.batch_hook_wait:
         next_batch = _may_go_together(ordered, limit, rollout, lambda machine: True)
         ordered, waiting = let_go(draft, rollout, ordered, next_batch)

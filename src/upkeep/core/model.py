@@ -133,6 +133,8 @@ class RollingPolicy:
             go by the defaults of the percentages, the pause, the order and the surge.
         needs_approval: a rollout that begins by itself takes a machine only once somebody has
             approved it (Azure's deferral).
+        canary_percent: a rollout that begins by itself takes so many first, at least one, and no
+            more until somebody promotes it; zero means no canary.
         start_hook_wait: how long a rollout that begins by itself waits for an answer before its
             first batch; zero means that nobody is asked.  See lifecycle_hooks.py.
         start_hook_approves: what silence means then.
@@ -154,6 +156,7 @@ class RollingPolicy:
     max_surge: bool = False
     governs_automatic: bool = True
     needs_approval: bool = False
+    canary_percent: int = 0
     start_hook_wait: timedelta = timedelta(0)
     start_hook_approves: bool = True
     batch_hook_wait: timedelta = timedelta(0)
@@ -266,6 +269,7 @@ class Rollout:
         size: how many machines the group had at start; percentages refer to it.
         batch: number of the batch that is open or was closed last; 0 before the first.
         batch_closed_at: when that batch was closed; None while it is open or before the first.
+        promoted: somebody said that its canary is good; no plan writes it.
         guilty: the version was found to be the cause; it is not tried again unless asked.
         force: an operator accepted to overdraw budgets; recorded.
     """
@@ -285,6 +289,7 @@ class Rollout:
     batch_closed_at: datetime | None = None
     paused: bool = False
     cancel_requested: bool = False
+    promoted: bool = False
     force: bool = False
     guilty: bool = False
     code: RolloutCode = RolloutCode.NONE

@@ -37,6 +37,7 @@ from upkeep.core.verdict import Verdict, exceeds, judge_batch, some_of, witness_
 BATCH_PERCENT = range(5, 101)
 UNHEALTHY_PERCENT = range(5, 101)
 UNHEALTHY_UPGRADED_PERCENT = range(101)
+CANARY_PERCENT = range(100)
 HEALTH_WAIT_MAX = timedelta(hours=4)
 BAKE_TIME_MAX = timedelta(days=2)
 PAUSE_MAX = timedelta(days=7)
@@ -63,6 +64,7 @@ def policy_errors(policy: RollingPolicy) -> list[str]:
             policy.max_unhealthy_upgraded_percent,
             UNHEALTHY_UPGRADED_PERCENT,
         ),
+        ("canary_percent", policy.canary_percent, CANARY_PERCENT),
     ):
         if value not in allowed:
             errors.append(f"{name} is {value}; set {allowed.start} to {allowed.stop - 1}")
@@ -114,6 +116,18 @@ def batch_size(percent: int, *, size: int) -> int:
     """
     assert percent in BATCH_PERCENT
     return max(1, size * percent // 100)
+
+
+def canary_places(draft: Draft, rollout: Rollout) -> int | None:
+    """How many more machines may get the version before it is promoted; None: any number.
+
+    Source: sheet os-image §12 (Google MIG: canary held until promoted).
+    """
+    percent = rollout.policy.canary_percent
+    if not percent or rollout.promoted:
+        return None
+    taken = sum(1 for task in draft.tasks_of(rollout) if task.batch > 0)
+    return max(0, max(1, rollout.size * percent // 100) - taken)
 
 
 def unplanned_unhealthy(draft: Draft) -> list[Machine]:

@@ -67,6 +67,7 @@ class Facts:
         paused: groups and rollouts that a person holds at this moment.
         suspended: groups in which a person wants nothing repaired.
         cancelled: rollouts that a person has cancelled.
+        promoted: rollouts that a person lets go on after their canary.
         approved: machines that a person has let a rollout take.
         said: what a person has answered at a lifecycle hook: (rollout, serial, machine).
         moved: until when a person lets a question wait: (rollout, serial).
@@ -91,6 +92,7 @@ class Facts:
     paused: set[str] = field(default_factory=set)
     suspended: dict[GroupId, float] = field(default_factory=dict)
     cancelled: set[str] = field(default_factory=set)
+    promoted: set[str] = field(default_factory=set)
     approved: set[tuple[RolloutId, MachineId]] = field(default_factory=set)
     said: dict[tuple[RolloutId, int, MachineId], Answer] = field(default_factory=dict)
     moved: dict[tuple[RolloutId, int], datetime] = field(default_factory=dict)

@@ -172,6 +172,8 @@ def _some_have_hooks(
         policy = drawing.group.policy
         if kind < 0.12:
             policy = replace(policy, start_hook_wait=wait, start_hook_approves=approves)
+        if 0.15 < kind < 0.27:
+            policy = replace(policy, canary_percent=draws.choice((1, 5, 20, 50)))
         if 0.06 < kind < 0.18:
             policy = replace(policy, batch_hook_wait=wait, batch_hook_approves=approves)
         found.append(replace(drawing, group=replace(drawing.group, policy=policy)))

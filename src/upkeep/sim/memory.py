@@ -227,7 +227,10 @@ class MemoryStore:
             row.tasks.setdefault(rollout.id, {})
             if known := row.open.get(rollout.id):
                 rollout = replace(
-                    rollout, paused=known.paused, cancel_requested=known.cancel_requested
+                    rollout,
+                    paused=known.paused,
+                    cancel_requested=known.cancel_requested,
+                    promoted=known.promoted,
                 )
             row.open[rollout.id] = rollout
         for task in plan.tasks:

@@ -98,7 +98,12 @@ class Person:
 
     def _look_at(self, rollout: Rollout, machines: list[MachineId]) -> None:
         """Somebody lets it take a few machines first, and the others within a day."""
-        if rollout.system is not System.OS_IMAGE or not rollout.policy.needs_approval:
+        if rollout.system is not System.OS_IMAGE:
+            return
+        if rollout.policy.canary_percent:
+            wait_s = self._approvals.uniform(0.1, 12) * 3_600
+            self._kernel.after(wait_s, partial(self._promote, rollout.id))
+        if not rollout.policy.needs_approval:
             return
         if self._approvals.random() < 0.6:
             few = self._approvals.sample(machines, self._approvals.randint(1, len(machines)))
@@ -106,6 +111,11 @@ class Person:
             self._kernel.after(wait_s, partial(self._approve, rollout.id, few))
         wait_s = self._approvals.uniform(1, 24) * 3_600
         self._kernel.after(wait_s, partial(self._approve, rollout.id, machines))
+
+    def _promote(self, rollout: RolloutId) -> None:
+        if self._operator.change_rollout(rollout, now=self._now(), promoted=True):
+            self._kernel.tell(f"person: promotes {rollout}")
+            self._facts.promoted.add(rollout)
 
     def _approve(self, rollout: RolloutId, machines: list[MachineId]) -> None:
         if self._operator.approve(rollout, machines, now=self._now()):

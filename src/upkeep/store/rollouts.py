@@ -1,7 +1,7 @@
 """Rollouts as operators see and stop them.
 
-`paused` and `cancel_requested` of a rollout and `approved` of a task are the operator's columns: a
-plan's commit never writes them.
+`paused`, `cancel_requested` and `promoted` of a rollout and `approved` of a task are the operator's
+columns: a plan's commit never writes them.
 """
 
 from collections.abc import Sequence
@@ -155,12 +155,15 @@ def change(
     *,
     paused: bool | None = None,
     cancel: bool = False,
+    promote: bool = False,
     now: datetime,
 ) -> bool:
-    """Pause, resume or cancel; False if it has ended.  Plans in flight fail and are made again."""
+    """Pause, resume, promote or cancel; False if it has ended.  Plans in flight are made again."""
     values: dict[str, int] = {}
     if paused is not None:
         values["paused"] = int(paused)
+    if promote:
+        values["promoted"] = 1
     if cancel:
         # A cancelled rollout that stayed paused would never get to its end.
         values |= {"cancel_requested": 1, "paused": 0}

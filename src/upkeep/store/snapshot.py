@@ -188,6 +188,7 @@ def rollout_from(row: Row[Any]) -> Rollout:
         batch_closed_at=from_us_or_none(row.batch_closed_at),
         paused=bool(row.paused),
         cancel_requested=bool(row.cancel_requested),
+        promoted=bool(row.promoted),
         force=bool(row.force),
         guilty=bool(row.guilty),
         code=RolloutCode(row.code),

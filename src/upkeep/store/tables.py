@@ -176,6 +176,7 @@ rollouts = Table(
     _moment("batch_closed_at"),
     Column("paused", Integer, nullable=False, server_default="0"),
     Column("cancel_requested", Integer, nullable=False, server_default="0"),
+    Column("promoted", Integer, nullable=False, server_default="0"),
     Column("force", Integer, nullable=False, server_default="0"),
     Column("guilty", Integer, nullable=False, server_default="0"),
     _text("code"),

@@ -28,6 +28,9 @@ REASONS = {
     HoldReason.SKIP_REQUESTED: "its application asks to be skipped",
     HoldReason.UNREACHABLE: "nobody reaches it",
     HoldReason.INITIALIZING: "it is still starting",
+    HoldReason.NEEDS_APPROVAL: "nobody has approved it",
+    HoldReason.HOOK: "it is asked about at a lifecycle hook",
+    HoldReason.CANARY: "the canary is not promoted",
     HoldReason.OTHER_WORK: "other work has it in hand",
     HoldReason.BUDGET_SPENT: "the budget is spent",
     HoldReason.BUDGET_RESERVED: "the budget's place is reserved",
@@ -36,6 +39,9 @@ REASONS = {
     HoldReason.MACHINE_STOPPED: "the machine is stopped",
     HoldReason.NOT_IN_ROLLOUT: "not in the running rollout",
     HoldReason.NOTICE: "its notice is running",
+    HoldReason.REPAIR_GRACE: "unhealthy, not repaired yet",
+    HoldReason.REPAIRS_BUSY: "others are repaired first",
+    HoldReason.REPAIRS_SUSPENDED: "repairs are suspended",
 }
 
 CODES = {

@@ -206,6 +206,7 @@ def begin(
             auto_rollback=False,
             rollback_on_breach=False,
             needs_approval=False,
+            canary_percent=0,
             start_hook_wait=timedelta(0),
             batch_hook_wait=timedelta(0),
         )
