@@ -200,6 +200,22 @@ def test_a_suspended_group_repairs_nobody() -> None:
     assert story.hold("m3") is HoldReason.REPAIRS_SUSPENDED
 
 
+@pytest.mark.parametrize(
+    "wanted", [None, replace(RESTARTS, suspended_at=machines_of(1)[0].health_since)]
+)
+def test_a_repair_that_waits_is_dropped_when_nobody_wants_repairs_any_more(
+    wanted: Repairs | None,
+) -> None:
+    story = repairing(paused=True)
+    story.see("m3", Health.UNHEALTHY)
+    story.run(minutes=20)
+    story.group = replace(story.group, paused=False, repairs=wanted)
+    story.rest()
+    story.run_on(minutes=40)
+    assert story.sent(Verb.RESTART) == []
+    assert story.rollout().ended_at is not None
+
+
 def test_a_repair_that_waits_is_dropped_when_its_machine_is_well_again() -> None:
     story = repairing()
     story.group = replace(story.group, paused=True)

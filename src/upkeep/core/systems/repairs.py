@@ -32,9 +32,9 @@ from upkeep.core.model import (
     System,
     Verb,
 )
-from upkeep.core.refusals import Refusal
+from upkeep.core.refusals import SOON, Refusal
 from upkeep.core.rolling import open_batch
-from upkeep.core.task import TERMINAL, TaskState
+from upkeep.core.task import TERMINAL, Signal, TaskState
 
 SHARE_PERCENT = 5
 GRACE_MIN, GRACE_MAX = timedelta(minutes=10), timedelta(minutes=90)
@@ -60,13 +60,15 @@ def grace_errors(grace: timedelta) -> list[str]:
 def propose(draft: Draft) -> None:
     """After this each ill machine of a group that repairs has a repair, other work, or a hold."""
     repairs = draft.group.repairs
-    ill = [m for m in draft.present() if m.health is Health.UNHEALTHY]
-    if repairs is None or not ill:
-        return
-    if repairs.suspended_at is None and _are_useless(draft, repairs):
+    if repairs is not None and repairs.suspended_at is None and _are_useless(draft, repairs):
         repairs = replace(repairs, suspended_at=draft.now)
         draft.group = replace(draft.group, repairs=repairs)
         draft.tell(f"{USELESS_MAX} repairs in a row healed nobody: repairs are suspended")
+    if repairs is None or repairs.suspended_at is not None:
+        _drop_held(draft)
+    ill = [m for m in draft.present() if m.health is Health.UNHEALTHY]
+    if repairs is None or not ill:
+        return
     under_way = _under_way(draft)
     places = max(1, len(draft.present()) * SHARE_PERCENT // 100) - len(under_way)
     chosen: list[Machine] = []
@@ -126,6 +128,15 @@ def _under_way(draft: Draft) -> set[MachineId]:
         for task in draft.tasks_of(rollout)
         if task.state not in TERMINAL
     }
+
+
+def _drop_held(draft: Draft) -> None:
+    """Nobody wants repairs any more: those that wait (for a blackout's end, say) never begin."""
+    for rollout in draft.open_rollouts(System.REPAIR):
+        for task in draft.tasks_of(rollout):
+            if task.state is TaskState.HELD:
+                draft.move(task, Signal.CANCEL, detail="repairs were suspended")
+                draft.wake_at(draft.now + SOON)
 
 
 def _are_useless(draft: Draft, repairs: Repairs) -> bool:
