@@ -84,6 +84,39 @@ def budget_spent(fleet: Any) -> None:
     fleet.tell("web", "rollout ro_web_2 to 1.0.2 begins: 5 machines")
 
 
+def asks(fleet: Any) -> None:
+    """Three rolls that wait for people, and a machine that is being repaired."""
+    for number, (name, reason, text) in enumerate(
+        (
+            ("web", "CANARY", "promote it: upkeep rollout promote ro_web_2, or publish a newer"
+             " version"),
+            ("shop", "HOOK", "somebody answers for 2 machines of ro_shop_2: upkeep hook list;"
+             " without an answer it is approved"),
+            ("db", "NEEDS_APPROVAL", "approve it: upkeep rollout approve ro_db_2 --machine NAME,"
+             " or all without --machine"),
+        )
+    ):  # fmt: skip
+        fleet.group(name, 6)
+        rollout = fleet.rollout("2", name, 6, batch=1 if number == 0 else 0)
+        for n in range(6):
+            canary = number == 0 and n == 0
+            fleet.task(rollout, f"m_{name}_{n}", "done" if canary else "held", int(canary))
+            if canary:
+                fleet.machine(f"{name}-0", image="1.0.2")
+            else:
+                until = fleet.ago(-25) if reason == "HOOK" else None
+                fleet.hold(name, n, reason, text, until=until)
+    fleet.group("office", 5)
+    repair = fleet.rollout("7", "office", 1, system="repair", verb="reimage", target="")
+    fleet.task(repair, "m_office_3", "running", 1)
+    fleet.machine("office-3", health="initializing", health_since=fleet.ago(1), down=1, in_work=1)
+    fleet.machine("office-4", health="unhealthy", health_since=fleet.ago(3), down=1)
+    fleet.hold(
+        "office", 4, "REPAIRS_BUSY",
+        "a repair ends: 5 % of the group, at least one, are in repair at a time", system="repair",
+    )  # fmt: skip
+
+
 def domain_lost(fleet: Any) -> None:
     fleet.group("web", 12, in_zones=["1", "2", "3"])
     rollout = fleet.rollout("2", "web", 12, batch=1)
@@ -172,6 +205,7 @@ SITUATIONS = {
     "rolling": rolling,
     "halted": halted,
     "budget_spent": budget_spent,
+    "asks": asks,
     "domain_lost": domain_lost,
     "machine_unknown": machine_unknown,
     "empty": empty,

@@ -62,6 +62,20 @@ def test_halted_names_the_version_and_shows_the_evidence(fleet: Fleet, visitor: 
     assert visitor.console == []
 
 
+def test_what_waits_for_people_says_for_which_word(fleet: Fleet, visitor: Visitor) -> None:
+    SITUATIONS["asks"](fleet)
+    page = visitor.sign_in()
+    text = page.locator(".headline").inner_text()
+    assert "6 machines of shop wait: a lifecycle hook waits for an answer." in text
+    assert "6 machines of db wait: an approval is missing." in text
+    assert "upkeep rollout approve ro_db_2" in text
+    assert "the canary is not promoted CANARY" in panel(page, "web")
+    assert "upkeep rollout promote ro_web_2" in panel(page, "web")
+    assert "office-3, being given a fresh OS disk" in text
+    assert "REPAIRS_BUSY" in panel(page, "office")
+    assert visitor.console == []
+
+
 def test_budget_spent_says_who_waits_for_whom(fleet: Fleet, visitor: Visitor) -> None:
     SITUATIONS["budget_spent"](fleet)
     page = visitor.sign_in()
@@ -255,7 +269,7 @@ def test_untrusted_text_stays_text(fleet: Fleet, visitor: Visitor) -> None:
     assert visitor.console == []
 
 
-@pytest.mark.parametrize("situation", ["rolling", "halted", "domain_lost", "very_many"])
+@pytest.mark.parametrize("situation", ["rolling", "halted", "asks", "domain_lost", "very_many"])
 def test_nothing_is_wider_than_the_window(fleet: Fleet, visitor: Visitor, situation: str) -> None:
     SITUATIONS[situation](fleet)
     page = visitor.sign_in()

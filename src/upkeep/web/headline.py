@@ -25,6 +25,10 @@ _WORTH_SAYING = (
     HoldReason.BUDGET_SPENT,
     HoldReason.BUDGET_RESERVED,
     HoldReason.RETRIES_SPENT,
+    HoldReason.HOOK,
+    HoldReason.NEEDS_APPROVAL,
+    HoldReason.CANARY,
+    HoldReason.REPAIRS_SUSPENDED,
     HoldReason.PAUSED,
     HoldReason.BLACKOUT,
 )
