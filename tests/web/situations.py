@@ -113,7 +113,7 @@ def asks(fleet: Any) -> None:
     fleet.machine("office-4", health="unhealthy", health_since=fleet.ago(3), down=1)
     fleet.hold(
         "office", 4, "REPAIRS_BUSY",
-        "a repair ends: 5 % of the group, at least one, are in repair at a time", system="repair",
+        "a repair ends: 5 %, at least one, are in repair at a time", system="repair",
     )  # fmt: skip
 
 

@@ -77,7 +77,7 @@ def propose(draft: Draft) -> None:
             continue  # The gate says what it waits for.
         refusal = _why_not(draft, repairs, machine)
         if refusal is None and len(chosen) >= places:
-            text = f"a repair ends: {SHARE_PERCENT} % of the group, at least one, are in repair at a time"
+            text = f"a repair ends: {SHARE_PERCENT} %, at least one, are in repair at a time"
             refusal = HoldReason.REPAIRS_BUSY, None, text
         if refusal is None:
             chosen.append(machine)
