@@ -19,7 +19,8 @@ from upkeep.ports import MachineSpec, OsImage, Power
 pytestmark = [pytest.mark.machines, pytest.mark.slow]
 
 BRIDGE = Bridge(name="upvdebian", address="10.254.213.1/24")
-NAME = "debian-0"
+# Drawn: what a killed run has left behind is not in the way of the next.
+NAME = f"debian-{uuid.uuid4().hex[:6]}"
 
 
 def debian_image(version: str) -> OsImage:

@@ -57,11 +57,11 @@ class HookView(View):
 def list_hooks(
     services: NamedDependency[Services], actor: NamedDependency[Actor], group: Filter = ""
 ) -> Page[HookView]:
-    """The questions of a group, or all that are still open; newest first."""
+    """The latest questions of a group, or all that are still open; newest first."""
     with services.database.read() as connection:
         if group:
             row = find_group(connection, group, actor)
-            found = hook_events.in_groups(connection, [row.id])
+            found = hook_events.of_group(connection, row.id)
         else:
             found = hook_events.still_open(connection, scope=actor.scope)
         return Page(items=_views(connection, found), next=None)

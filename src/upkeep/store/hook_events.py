@@ -1,16 +1,19 @@
 """What rollouts ask at their lifecycle hooks; people answer, plans put and close the questions."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Row, and_, false, select, update
+from sqlalchemy import Connection, Row, and_, select, update
 
 from upkeep.core.hook_event import Answer, HookEvent, HookKind
 from upkeep.core.model import MachineId, RolloutId
 from upkeep.store import groups
 from upkeep.store import tables as t
 from upkeep.store.database import from_us, insert_for, to_us
+
+# Of a group; a rollout asks once before each batch.
+SHOWN_MAX = 100
 
 
 def read(connection: Connection, rollouts: Sequence[str]) -> tuple[HookEvent, ...]:
@@ -61,27 +64,35 @@ def write(connection: Connection, events: Sequence[HookEvent], *, group_id: str)
         _write_answers(connection, key, event.answers)
 
 
-def in_groups(connection: Connection, ids: Sequence[str]) -> list[HookEvent]:
-    """Whatever their rollouts have asked, newest first."""
+def of_group(connection: Connection, group_id: str) -> list[HookEvent]:
+    """What its rollouts have asked lately, newest first."""
     e = t.hook_events.c
     rows = connection.execute(
-        select(e.rollout_id).distinct().where(e.group_id.in_(ids) if ids else false())
-    ).scalars()
-    found = read(connection, list(rows))
-    return sorted(found, key=lambda event: (event.created_at, event.serial), reverse=True)
+        select(e.rollout_id, e.serial)
+        .where(e.group_id == group_id)
+        .order_by(e.created_at.desc(), e.serial.desc())
+        .limit(SHOWN_MAX)
+    )
+    wanted = {(row.rollout_id, row.serial) for row in rows}
+    found = read(connection, sorted({rollout for rollout, _ in wanted}))
+    return _newest_first(event for event in found if (event.rollout, event.serial) in wanted)
 
 
 def still_open(connection: Connection, *, scope: str) -> list[HookEvent]:
     """All that wait for an answer, in the groups of a scope; newest first."""
     e = t.hook_events.c
     query = (
-        select(e.group_id)
+        select(e.rollout_id)
         .distinct()
         .join(t.groups, t.groups.c.id == e.group_id)
         .where(e.closed == 0, groups.in_scope(scope))
     )
-    found = in_groups(connection, list(connection.execute(query).scalars()))
-    return [event for event in found if not event.closed]
+    found = read(connection, list(connection.execute(query).scalars()))
+    return _newest_first(event for event in found if not event.closed)
+
+
+def _newest_first(events: Iterable[HookEvent]) -> list[HookEvent]:
+    return sorted(events, key=lambda event: (event.created_at, event.serial), reverse=True)
 
 
 def find(connection: Connection, rollout: str, serial: int) -> HookEvent | None:

@@ -41,7 +41,7 @@ _ANSWERS = {word: answer for answer, word in _STATES.items()}
 def show_list(connection: Connection, request: ArmRequest) -> ArmReply:
     """Newest first, those that are over too."""
     row = find_set(connection, request)
-    found = hook_events.in_groups(connection, [row.id])
+    found = hook_events.of_group(connection, row.id)
     numbers = _numbers(connection, row, found)
     return ArmReply(body={"value": [_shown(request, row, each, numbers) for each in found]})
 
@@ -110,7 +110,7 @@ def _name(event: HookEvent) -> str:
 
 def _find(connection: Connection, request: ArmRequest, row: Row[Any]) -> HookEvent:
     wanted = request.params["event"].casefold()
-    for event in hook_events.in_groups(connection, [row.id]):
+    for event in hook_events.of_group(connection, row.id):
         if _name(event) == wanted:
             return event
     raise not_found(f"the scale set {row.name} has no lifecycle hook event {wanted[:60]!r}")
