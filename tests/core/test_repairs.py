@@ -227,6 +227,21 @@ def test_a_repair_that_waits_is_dropped_when_its_machine_is_well_again() -> None
     assert story.rollout().state is RolloutState.COMPLETED
 
 
+def test_a_repair_that_waits_is_dropped_when_its_machine_was_well_in_between() -> None:
+    story = repairing(paused=True)
+    story.see("m3", Health.UNHEALTHY)
+    story.run(minutes=20)
+    story.see("m3", Health.HEALTHY)
+    story.now += MINUTE
+    story.see("m3", Health.UNHEALTHY)
+    story.group = replace(story.group, paused=False)
+    story.rest()
+    story.run_on(minutes=9)
+    assert (story.sent(Verb.RESTART), story.hold("m3")) == ([], HoldReason.REPAIR_GRACE)
+    story.run_on(minutes=2)
+    assert story.sent(Verb.RESTART) == ["m3"]
+
+
 def test_no_repair_is_begun_where_nobody_asked_for_repairs() -> None:
     story = Story(machines_of(5))
     story.see("m3", Health.UNHEALTHY)

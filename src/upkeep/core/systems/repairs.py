@@ -64,8 +64,7 @@ def propose(draft: Draft) -> None:
         repairs = replace(repairs, suspended_at=draft.now)
         draft.group = replace(draft.group, repairs=repairs)
         draft.tell(f"{USELESS_MAX} repairs in a row healed nobody: repairs are suspended")
-    if repairs is None or repairs.suspended_at is not None:
-        _drop_held(draft)
+    _drop_held(draft, repairs)
     ill = [m for m in draft.present() if m.health is Health.UNHEALTHY]
     if repairs is None or not ill:
         return
@@ -130,13 +129,21 @@ def _under_way(draft: Draft) -> set[MachineId]:
     }
 
 
-def _drop_held(draft: Draft) -> None:
-    """Nobody wants repairs any more: those that wait (for a blackout's end, say) never begin."""
+def _drop_held(draft: Draft, repairs: Repairs | None) -> None:
+    """Repairs that wait (for a blackout's end, say) never begin once nobody wants any, or once
+    their machine was well in between: its grace period counts anew."""
     for rollout in draft.open_rollouts(System.REPAIR):
         for task in draft.tasks_of(rollout):
-            if task.state is TaskState.HELD:
+            machine = draft.machines.get(task.machine)
+            if task.state is not TaskState.HELD or machine is None:
+                continue
+            if repairs is None or repairs.suspended_at is not None:
                 draft.move(task, Signal.CANCEL, detail="repairs were suspended")
-                draft.wake_at(draft.now + SOON)
+            elif draft.now < _ill_since(machine) + repairs.grace:
+                draft.move(task, Signal.SKIP, detail="it was well in between")
+            else:
+                continue
+            draft.wake_at(draft.now + SOON)
 
 
 def _are_useless(draft: Draft, repairs: Repairs) -> bool:
