@@ -187,10 +187,8 @@ def assign_group(
     """Let a group's OS image upgrades happen in the schedule's windows alone."""
     now = services.clock.now()
     with services.database.write() as connection:
-        row, target = (
-            find_schedule(connection, schedule, actor),
-            find_group(connection, group, actor),
-        )
+        row = find_schedule(connection, schedule, actor)
+        target = find_group(connection, group, actor)
         schedules.assign(connection, row, target, name=row.name, now=now)
         view = _view(connection, row, now)
     services.announce(target.id)
@@ -212,10 +210,8 @@ def unassign_group(
     """Take a group out of a schedule; with no other one it may be worked on at any time."""
     now = services.clock.now()
     with services.database.write() as connection:
-        row, target = (
-            find_schedule(connection, schedule, actor),
-            find_group(connection, group, actor),
-        )
+        row = find_schedule(connection, schedule, actor)
+        target = find_group(connection, group, actor)
         if not schedules.unassign(connection, row, target, now=now):
             raise not_found(f"group {group} is not assigned to schedule {schedule}")
         view = _view(connection, row, now)

@@ -18,7 +18,6 @@ from upkeep.core.model import (
     Health,
     Lifecycle,
     Machine,
-    Priority,
     Rollout,
     RolloutCode,
     RolloutState,
@@ -81,7 +80,6 @@ def _admit_held(draft: Draft, rollout: Rollout) -> None:
     held = _held(draft, rollout)
     if not held:
         return
-    priority = priority_of(rollout)
     refusal = (
         refusal_now(draft, rollout)
         or refusal_at_start(draft, rollout)
@@ -90,7 +88,7 @@ def _admit_held(draft: Draft, rollout: Rollout) -> None:
     )
     if refusal is not None:
         for task in held:
-            hold(draft, rollout, draft.machines[task.machine], refusal, priority)
+            hold(draft, rollout, draft.machines[task.machine], refusal)
         return
     ready = _fit_machines(draft, rollout, held)
     if not ready:
@@ -141,9 +139,9 @@ def _fit_machines(draft: Draft, rollout: Rollout, held: Sequence[Task]) -> list[
         elif refusal[0] in LEFT_OUT:
             draft.move(task, Signal.SKIP, detail=refusal[2])
             draft.wake_at(draft.now + SOON)
-            hold(draft, rollout, machine, refusal, priority_of(rollout))
+            hold(draft, rollout, machine, refusal)
         else:
-            hold(draft, rollout, machine, refusal, priority_of(rollout))
+            hold(draft, rollout, machine, refusal)
     return ready
 
 
@@ -173,7 +171,7 @@ def _admit_batch(draft: Draft, rollout: Rollout, ready: list[Machine]) -> None:
         _stop_for_illness(draft, rollout, ill)
         for machine in ready:
             refusal = HoldReason.HALTED, None, "the rollout was halted; see the next attempt"
-            hold(draft, rollout, machine, refusal, priority_of(rollout))
+            hold(draft, rollout, machine, refusal)
         return
     limit = batch_size(policy.max_batch_percent, size=rollout.size)
     if (places := canary_places(draft, rollout)) is not None:
@@ -182,16 +180,16 @@ def _admit_batch(draft: Draft, rollout: Rollout, ready: list[Machine]) -> None:
             text = f"promote it: upkeep rollout promote {rollout.id}, or publish a newer version"
             for machine in ready:
                 refusal = HoldReason.CANARY, None, text
-                hold(draft, rollout, machine, refusal, priority_of(rollout))
+                hold(draft, rollout, machine, refusal)
             return
     if policy.batch_hook_wait:
         next_batch = _may_go_together(ordered, limit, rollout, lambda machine: True)
         ordered, waiting = let_go(draft, rollout, ordered, next_batch)
         for machine in ready:
             if machine.id in waiting:
-                hold(draft, rollout, machine, waiting[machine.id], priority_of(rollout))
+                hold(draft, rollout, machine, waiting[machine.id])
             elif not draft.is_held(rollout, machine.id):
-                hold(draft, rollout, machine, LEFT_OUT_AT_HOOK, priority_of(rollout))
+                hold(draft, rollout, machine, LEFT_OUT_AT_HOOK)
         ready = [machine for machine in ready if draft.is_held(rollout, machine.id)]
     surge = may_surge(draft, rollout, min(limit, len(ordered)))
     batch = _may_go_together(
@@ -239,7 +237,7 @@ def _hold_rest(draft: Draft, rollout: Rollout, ready: list[Machine], batch: list
     for machine in ready:
         if machine.id not in taken and machine.id not in held_by_budget:
             refusal = HoldReason.BATCH_OPEN, None, text
-            hold(draft, rollout, machine, refusal, priority_of(rollout))
+            hold(draft, rollout, machine, refusal)
 
 
 def _stop_for_illness(draft: Draft, rollout: Rollout, ill: list[Machine]) -> None:
@@ -274,12 +272,12 @@ def _admit_rollbacks(draft: Draft, rollout: Rollout) -> None:
     for task in still_on_target(draft, rollout):
         machine = draft.machines[subject_of(task)]
         if refusal is not None:
-            hold(draft, rollout, machine, refusal, Priority.REPAIR)
+            hold(draft, rollout, machine, refusal)
         elif (other := draft.in_hand.get(machine.id)) is not None:
-            hold(draft, rollout, machine, other_work(other), Priority.REPAIR)
+            hold(draft, rollout, machine, other_work(other))
         elif moving >= limit:
             text = "machines before it are back and healthy"
-            hold(draft, rollout, machine, (HoldReason.HALTED, None, text), Priority.REPAIR)
+            hold(draft, rollout, machine, (HoldReason.HALTED, None, text))
         elif take_claims(draft, rollout, machine):
             send_back(draft, task, machine)
             moving += 1

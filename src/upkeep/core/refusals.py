@@ -150,15 +150,20 @@ def other_work(task: Task) -> Refusal:
     return HoldReason.OTHER_WORK, None, f"{task.rollout} is done with this machine"
 
 
-def hold(
-    draft: Draft, rollout: Rollout, machine: Machine, refusal: Refusal, priority: Priority
+def hold(draft: Draft, rollout: Rollout, machine: Machine, refusal: Refusal) -> None:
+    hold_for(draft, rollout.system, machine, refusal, priority_of(rollout))
+
+
+def hold_for(
+    draft: Draft, system: System, machine: Machine, refusal: Refusal, priority: Priority
 ) -> None:
+    """For work that is in no rollout yet."""
     reason, until, text = refusal
     draft.wake_at(until)
     draft.holds.append(
         Hold(
             machine=machine.id,
-            system=rollout.system,
+            system=system,
             reason=reason,
             until=until,
             lifted_by=text,

@@ -13,12 +13,17 @@ from upkeep.core.model import (
     RollingPolicy,
     Rollout,
     RolloutId,
-    StartedBy,
-    System,
     Task,
 )
 from upkeep.core.task import TaskState
-from upkeep.sim.checkers import OURS, BlindChecker, Commit, Facts, RuleBroken
+from upkeep.sim.checkers import (
+    OURS,
+    BlindChecker,
+    Commit,
+    Facts,
+    RuleBroken,
+    is_automatic_upgrade,
+)
 
 
 class HookChecker(BlindChecker):
@@ -37,7 +42,7 @@ class HookChecker(BlindChecker):
 
     def _taken(self, task: Task, now: datetime) -> None:
         rollout = self.facts.rollouts[task.rollout]
-        if rollout.system is not System.OS_IMAGE or rollout.started_by is StartedBy.USER:
+        if not is_automatic_upgrade(rollout):
             return
         policy = self._policies[rollout.group]
         if policy.start_hook_wait:

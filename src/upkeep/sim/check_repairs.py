@@ -4,8 +4,6 @@ Held against the rows' health, which is all that anybody can know, the drawn pol
 people asked for.
 """
 
-from datetime import datetime
-
 from upkeep.core.model import Health, Lifecycle, MachineId, RolloutId, System, Task
 from upkeep.core.task import TERMINAL, TaskState
 from upkeep.sim.checkers import OURS, BlindChecker, Commit, Facts, RuleBroken
@@ -17,7 +15,7 @@ class RepairChecker(BlindChecker):
     def __init__(self, facts: Facts) -> None:
         super().__init__(facts)
         self._repairs = {g.group.id: g.group.repairs for g in facts.drawing.groups}
-        self._open: dict[tuple[RolloutId, MachineId], Task] = {}
+        self._open: set[tuple[RolloutId, MachineId]] = set()
 
     def committed(self, commit: Commit) -> None:
         for task, before in commit.moved:
@@ -25,10 +23,7 @@ class RepairChecker(BlindChecker):
             if rollout.system is not System.REPAIR:
                 continue
             key = (task.rollout, task.machine)
-            if task.state in TERMINAL:
-                self._open.pop(key, None)
-            else:
-                self._open[key] = task
+            (self._open.discard if task.state in TERMINAL else self._open.add)(key)
             if before in (None, TaskState.HELD) and task.state in OURS:
                 self._taken(commit, task)
 
@@ -46,13 +41,10 @@ class RepairChecker(BlindChecker):
             raise RuleBroken("REPAIR", f"{what}: it is protected")
         if machine.health is not Health.UNHEALTHY:
             raise RuleBroken("REPAIR", f"{what}: it is {machine.health}")
-        self._long_enough(commit.now, machine.health_since, repairs.grace.total_seconds(), what)
+        if commit.now - machine.health_since < repairs.grace:
+            raise RuleBroken("REPAIR", f"{what}: it is ill since {machine.health_since:%H:%M:%S}")
         present = sum(m.lifecycle is Lifecycle.PRESENT for m in row.machines.values())
         at_once = sum(self.facts.rollouts[rollout].group == group for rollout, _ in self._open)
         # Since it was let in others may have left the group.
         if at_once > max(1, (present + at_once) * SHARE_PERCENT // 100):
             raise RuleBroken("REPAIR", f"{what}: {at_once} of {present} are repaired at once")
-
-    def _long_enough(self, now: datetime, since: datetime, grace_s: float, what: str) -> None:
-        if (now - since).total_seconds() < grace_s:
-            raise RuleBroken("REPAIR", f"{what}: it has been ill since {since:%H:%M:%S} only")

@@ -23,7 +23,15 @@ from upkeep.core.model import (
 from upkeep.core.snapshot import Action, Interval
 from upkeep.core.task import TERMINAL, TaskState
 from upkeep.core.version import is_older
-from upkeep.sim.checkers import OURS, TAKES_DOWN, BlindChecker, Commit, Facts, RuleBroken
+from upkeep.sim.checkers import (
+    OURS,
+    TAKES_DOWN,
+    BlindChecker,
+    Commit,
+    Facts,
+    RuleBroken,
+    is_automatic_upgrade,
+)
 from upkeep.sim.drawing import BAD
 from upkeep.sim.world import Truth
 
@@ -100,16 +108,15 @@ class StartChecker(BlindChecker):
     def _approved(self, task: Task) -> None:
         """What begins by itself takes nobody whom no person has let it take, on surge neither."""
         rollout = self.facts.rollouts[task.rollout]
-        if rollout.group not in self._deferred or rollout.system is not System.OS_IMAGE:
+        if rollout.group not in self._deferred or not is_automatic_upgrade(rollout):
             return
-        automatic = rollout.started_by is StartedBy.PLATFORM
-        if automatic and (rollout.id, task.machine) not in self.facts.approved:
+        if (rollout.id, task.machine) not in self.facts.approved:
             raise RuleBroken("UNAPPROVED", f"{rollout.id} takes {task.machine} unasked")
 
     def _canary(self, task: Task) -> None:
         """Before a person has promoted it no more than the canary is taken, told from the start."""
         rollout = self.facts.rollouts[task.rollout]
-        if rollout.system is not System.OS_IMAGE or rollout.started_by is StartedBy.USER:
+        if not is_automatic_upgrade(rollout):
             return
         percent = self._canaries[rollout.group]
         if not percent or rollout.id in self.facts.promoted:

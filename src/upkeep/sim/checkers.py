@@ -12,7 +12,16 @@ from math import inf
 from typing import Protocol
 
 from upkeep.core.hook_event import Answer
-from upkeep.core.model import GroupId, MachineId, Rollout, RolloutId, Task, Verb
+from upkeep.core.model import (
+    GroupId,
+    MachineId,
+    Rollout,
+    RolloutId,
+    StartedBy,
+    System,
+    Task,
+    Verb,
+)
 from upkeep.core.snapshot import Action, Plan
 from upkeep.core.task import TaskState
 from upkeep.engine.fleet_store import LeasedAction
@@ -55,6 +64,11 @@ class RuleBroken(Exception):
         self.detail = detail
 
 
+def is_automatic_upgrade(rollout: Rollout) -> bool:
+    """It began by itself: people are asked about it, where the policy says so."""
+    return rollout.system is System.OS_IMAGE and rollout.started_by is StartedBy.PLATFORM
+
+
 @dataclass(slots=True, kw_only=True)
 class Facts:
     """Shared by all checkers: the world, what was asked for, and the journal so far.
@@ -90,7 +104,7 @@ class Facts:
     rollouts: dict[RolloutId, Rollout] = field(default_factory=dict)
     intents: dict[str, Action] = field(default_factory=dict)
     paused: set[str] = field(default_factory=set)
-    suspended: dict[GroupId, float] = field(default_factory=dict)
+    suspended: set[GroupId] = field(default_factory=set)
     cancelled: set[str] = field(default_factory=set)
     promoted: set[str] = field(default_factory=set)
     approved: set[tuple[RolloutId, MachineId]] = field(default_factory=set)

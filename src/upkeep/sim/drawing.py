@@ -133,9 +133,11 @@ def draw(seed: int, options: Options) -> Drawing:
     powers = stream(seed, "powers")
     groups = tuple(replace(g, restarted_by_agent=powers.random() < 0.15) for g in groups)
     if not options.bad_versions:
-        groups = _some_need_approval(stream(seed, "approvals"), groups)
-        groups = _some_have_hooks(stream(seed, "hooks"), groups)
-        groups = _some_repair(stream(seed, "repairs"), groups)
+        approvals, hooks = stream(seed, "approvals"), stream(seed, "hooks")
+        repairs = stream(seed, "repairs")
+        groups = tuple(
+            _with_repairs(repairs, _with_hooks(hooks, _with_approval(approvals, g))) for g in groups
+        )
     return Drawing(
         seed=seed,
         options=options,
@@ -151,49 +153,35 @@ def draw(seed: int, options: Options) -> Drawing:
     )
 
 
-def _some_need_approval(
-    draws: random.Random, groups: tuple[GroupDrawing, ...]
-) -> tuple[GroupDrawing, ...]:
-    found = []
-    for drawing in groups:
-        policy = replace(drawing.group.policy, needs_approval=draws.random() < 0.12)
-        found.append(replace(drawing, group=replace(drawing.group, policy=policy)))
-    return tuple(found)
+def _with_approval(draws: random.Random, drawing: GroupDrawing) -> GroupDrawing:
+    policy = replace(drawing.group.policy, needs_approval=draws.random() < 0.12)
+    return replace(drawing, group=replace(drawing.group, policy=policy))
 
 
-def _some_have_hooks(
-    draws: random.Random, groups: tuple[GroupDrawing, ...]
-) -> tuple[GroupDrawing, ...]:
-    found = []
-    for drawing in groups:
-        kind = draws.random()
-        wait = timedelta(minutes=draws.choice((5, 20, 120)))
-        approves = draws.random() < 0.7
-        policy = drawing.group.policy
-        if kind < 0.12:
-            policy = replace(policy, start_hook_wait=wait, start_hook_approves=approves)
-        if 0.15 < kind < 0.27:
-            policy = replace(policy, canary_percent=draws.choice((1, 5, 20, 50)))
-        if 0.06 < kind < 0.18:
-            policy = replace(policy, batch_hook_wait=wait, batch_hook_approves=approves)
-        found.append(replace(drawing, group=replace(drawing.group, policy=policy)))
-    return tuple(found)
+def _with_hooks(draws: random.Random, drawing: GroupDrawing) -> GroupDrawing:
+    """Lifecycle hooks, or a canary, or now and then two of the three."""
+    kind = draws.random()
+    wait = timedelta(minutes=draws.choice((5, 20, 120)))
+    approves = draws.random() < 0.7
+    policy = drawing.group.policy
+    if kind < 0.12:
+        policy = replace(policy, start_hook_wait=wait, start_hook_approves=approves)
+    if 0.15 < kind < 0.27:
+        policy = replace(policy, canary_percent=draws.choice((1, 5, 20, 50)))
+    if 0.06 < kind < 0.18:
+        policy = replace(policy, batch_hook_wait=wait, batch_hook_approves=approves)
+    return replace(drawing, group=replace(drawing.group, policy=policy))
 
 
-def _some_repair(
-    draws: random.Random, groups: tuple[GroupDrawing, ...]
-) -> tuple[GroupDrawing, ...]:
-    found = []
-    for drawing in groups:
-        group = drawing.group
-        action = draws.choice(tuple(RepairAction))
-        grace = timedelta(minutes=draws.choice((10, 30, 90)))
-        if drawing.restarted_by_agent or group.kind is not GroupKind.SCALE_SET:
-            action = RepairAction.RESTART  # Who did not make a machine cannot make it again.
-        if draws.random() < 0.2:
-            group = replace(group, repairs=Repairs(action=action, grace=grace))
-        found.append(replace(drawing, group=group))
-    return tuple(found)
+def _with_repairs(draws: random.Random, drawing: GroupDrawing) -> GroupDrawing:
+    group = drawing.group
+    action = draws.choice(tuple(RepairAction))
+    grace = timedelta(minutes=draws.choice((10, 30, 90)))
+    if drawing.restarted_by_agent or group.kind is not GroupKind.SCALE_SET:
+        action = RepairAction.RESTART  # Who did not make a machine cannot make it again.
+    if draws.random() >= 0.2:
+        return drawing
+    return replace(drawing, group=replace(group, repairs=Repairs(action=action, grace=grace)))
 
 
 def _size(draws: random.Random) -> int:

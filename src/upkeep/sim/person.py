@@ -319,10 +319,8 @@ class Person:
         word = "resumes" if repairs.suspended_at is None else "suspends"
         self._kernel.tell(f"person: {word} the repairs of {group}")
         self._operator.change_group(group, now=self._now(), repairs=repairs)
-        if repairs.suspended_at is not None:
-            self._facts.suspended[group] = self._kernel.now
-        else:
-            self._facts.suspended.pop(group, None)
+        suspended = self._facts.suspended
+        (suspended.discard if repairs.suspended_at is None else suspended.add)(group)
 
     def _accept(self, replica: Replica, *, always: bool = False) -> None:
         assert replica.clock is not None

@@ -10,7 +10,7 @@ import msgspec
 from sqlalchemy import Connection, delete, select
 
 from upkeep.store import tables as t
-from upkeep.store.database import insert_for
+from upkeep.store.database import upsert
 
 
 def read(connection: Connection, keys: Sequence[str]) -> dict[str, dict[str, Any]]:
@@ -34,11 +34,8 @@ def read_prefixed(connection: Connection, prefix: str) -> dict[str, dict[str, An
 
 
 def write(connection: Connection, key: str, document: dict[str, Any]) -> None:
-    text = msgspec.json.encode(document).decode()
-    statement = insert_for(connection, t.arm_documents).values(key=key, document=text)
-    connection.execute(
-        statement.on_conflict_do_update(index_elements=["key"], set_={"document": text})
-    )
+    row = {"key": key, "document": msgspec.json.encode(document).decode()}
+    upsert(connection, t.arm_documents, [row])
 
 
 def remove(connection: Connection, key: str) -> None:

@@ -19,7 +19,7 @@ from upkeep.engine.fleet_store import REVOKED, ReadMark
 from upkeep.store import hook_events
 from upkeep.store import tables as t
 from upkeep.store.budget_rows import lock_budgets, recount
-from upkeep.store.database import insert_for, insert_ignoring, to_us, to_us_or_none
+from upkeep.store.database import insert_ignoring, to_us, to_us_or_none, upsert
 from upkeep.store.policies import policy_to_json
 
 # Lines of a group's history that are kept.
@@ -42,8 +42,8 @@ def write_plan(connection: Connection, plan: Plan, read: ReadMark, *, now: datet
     if any(versions.get(budget) != version for budget, version in plan.budget_versions.items()):
         return False
     _write_machines(connection, plan.machines, plan, now)
-    _upsert(connection, t.rollouts, [_rollout_row(r) for r in plan.rollouts])
-    _upsert(connection, t.tasks, [_task_row(task) for task in plan.tasks])
+    upsert(connection, t.rollouts, [_rollout_row(r) for r in plan.rollouts])
+    upsert(connection, t.tasks, [_task_row(task) for task in plan.tasks])
     hook_events.write(connection, plan.hook_events, group_id=plan.group.id)
     _write_claims(connection, plan, now)
     _write_actions(connection, plan.actions, now)
@@ -95,15 +95,6 @@ def _recounted(plan: Plan) -> list[str]:
     ids.update(claim.machine for claim in plan.claims)
     ids.update(machine for _, machine in plan.released)
     return sorted(ids)
-
-
-def _upsert(connection: Connection, table: Any, rows: list[dict[str, Any]]) -> None:
-    if not rows:
-        return
-    statement = insert_for(connection, table)
-    keys = [column.name for column in table.primary_key]
-    changed = {name: statement.excluded[name] for name in rows[0] if name not in keys}
-    connection.execute(statement.on_conflict_do_update(index_elements=keys, set_=changed), rows)
 
 
 def _write_machines(
@@ -309,7 +300,7 @@ def _write_holds(connection: Connection, plan: Plan, now: datetime) -> None:
         }
         if before is None or any(getattr(before, name) != value for name, value in row.items()):
             changed.append(row)
-    _upsert(connection, t.holds, changed)
+    upsert(connection, t.holds, changed)
 
 
 def _close_calls(connection: Connection, plan: Plan) -> None:

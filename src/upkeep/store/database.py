@@ -6,7 +6,7 @@ failing half-way.  PostgreSQL runs READ COMMITTED with row locks taken where a n
 """
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
@@ -114,6 +114,18 @@ def insert_for(connection: Connection, table: Table) -> Any:
     """The dialect's own insert, which can say what happens to a row that is there already."""
     dialect = sqlite if connection.dialect.name == "sqlite" else postgresql
     return dialect.insert(table)
+
+
+def upsert(connection: Connection, table: Table, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write rows that name the same columns, over those of the same primary key."""
+    if not rows:
+        return
+    statement = insert_for(connection, table)
+    keys = [column.name for column in table.primary_key]
+    changed = {name: statement.excluded[name] for name in rows[0] if name not in keys}
+    connection.execute(
+        statement.on_conflict_do_update(index_elements=keys, set_=changed), list(rows)
+    )
 
 
 def insert_ignoring(connection: Connection, table: Table, keys: Sequence[str]) -> Any:

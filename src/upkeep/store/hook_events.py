@@ -10,7 +10,8 @@ from upkeep.core.hook_event import Answer, HookEvent, HookKind
 from upkeep.core.model import MachineId, RolloutId
 from upkeep.store import groups
 from upkeep.store import tables as t
-from upkeep.store.database import from_us, insert_for, to_us
+from upkeep.store.database import from_us, to_us, upsert
+from upkeep.store.wakes import mark
 
 # Of a group; a rollout asks once before each batch.
 SHOWN_MAX = 100
@@ -21,13 +22,15 @@ def read(connection: Connection, rollouts: Sequence[str]) -> tuple[HookEvent, ..
     if not rollouts:
         return ()
     e, a = t.hook_events.c, t.hook_answers.c
+    rows = connection.execute(select(t.hook_events).where(e.rollout_id.in_(rollouts))).all()
+    if not rows:
+        return ()
     answers: dict[tuple[str, int], dict[MachineId, Answer]] = {}
     for row in connection.execute(
         select(t.hook_answers).where(a.rollout_id.in_(rollouts)).order_by(a.machine_id)
     ):
         found = answers.setdefault((row.rollout_id, row.serial), {})
         found[MachineId(row.machine_id)] = Answer(row.answer)
-    rows = connection.execute(select(t.hook_events).where(e.rollout_id.in_(rollouts)))
     return tuple(
         HookEvent(
             rollout=RolloutId(row.rollout_id),
@@ -45,23 +48,21 @@ def read(connection: Connection, rollouts: Sequence[str]) -> tuple[HookEvent, ..
 
 def write(connection: Connection, events: Sequence[HookEvent], *, group_id: str) -> None:
     """As a plan has put or closed them.  It has seen every answer: the group's fence says so."""
+    rows = [
+        {
+            **_key(event),
+            "group_id": group_id,
+            "kind": event.kind,
+            "created_at": to_us(event.created_at),
+            "wait_until": to_us(event.wait_until),
+            "approves": int(event.approves),
+            "closed": int(event.closed),
+        }
+        for event in events
+    ]
+    upsert(connection, t.hook_events, rows)
     for event in events:
-        key = _key(event)
-        statement = insert_for(connection, t.hook_events).values(
-            **key,
-            group_id=group_id,
-            kind=event.kind,
-            created_at=to_us(event.created_at),
-            wait_until=to_us(event.wait_until),
-            approves=int(event.approves),
-            closed=int(event.closed),
-        )
-        connection.execute(
-            statement.on_conflict_do_update(
-                index_elements=["rollout_id", "serial"], set_={"closed": int(event.closed)}
-            )
-        )
-        _write_answers(connection, key, event.answers)
+        _write_answers(connection, event, event.answers)
 
 
 def of_group(connection: Connection, group_id: str) -> list[HookEvent]:
@@ -108,8 +109,8 @@ def answer(
     now: datetime,
 ) -> None:
     """Plans in flight fail: one may just be taking silence for an answer."""
-    _write_answers(connection, _key(event), answers)
-    _plan_anew(connection, group_id, now)
+    _write_answers(connection, event, answers)
+    mark(connection, group_id, now, raise_fence=True)
 
 
 def move_end(
@@ -121,7 +122,7 @@ def move_end(
         .where(and_(e.rollout_id == event.rollout, e.serial == event.serial))
         .values(wait_until=to_us(wait_until))
     )
-    _plan_anew(connection, group_id, now)
+    mark(connection, group_id, now, raise_fence=True)
 
 
 def group_of(connection: Connection, rollout: str, *, scope: str) -> Row[Any] | None:
@@ -135,24 +136,11 @@ def group_of(connection: Connection, rollout: str, *, scope: str) -> Row[Any] | 
 
 
 def _write_answers(
-    connection: Connection, key: Mapping[str, Any], answers: Mapping[MachineId, Answer]
+    connection: Connection, event: HookEvent, answers: Mapping[MachineId, Answer]
 ) -> None:
-    rows = [{**key, "machine_id": m, "answer": a} for m, a in sorted(answers.items())]
-    if not rows:
-        return
-    statement = insert_for(connection, t.hook_answers)
-    connection.execute(
-        statement.on_conflict_do_update(
-            index_elements=["rollout_id", "serial", "machine_id"],
-            set_={"answer": statement.excluded.answer},
-        ),
-        rows,
-    )
+    rows = [{**_key(event), "machine_id": m, "answer": a} for m, a in sorted(answers.items())]
+    upsert(connection, t.hook_answers, rows)
 
 
 def _key(event: HookEvent) -> dict[str, Any]:
     return {"rollout_id": event.rollout, "serial": event.serial}
-
-
-def _plan_anew(connection: Connection, group_id: str, now: datetime) -> None:
-    groups.mark_where(connection, t.groups.c.id == group_id, now=now, raise_fence=True)

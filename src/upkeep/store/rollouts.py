@@ -26,7 +26,7 @@ from upkeep.core.task import TaskState
 from upkeep.store import tables as t
 from upkeep.store.database import to_us
 from upkeep.store.groups import in_scope
-from upkeep.store.wakes import mark, marked
+from upkeep.store.wakes import mark
 
 # Source: Azure shows the last five OS upgrades of two months (sheet os-image §9).
 HISTORY_MAX = 5
@@ -174,11 +174,7 @@ def change(
     )
     if done.rowcount == 0:
         return False
-    connection.execute(
-        update(t.groups)
-        .where(t.groups.c.id == rollout.group_id)
-        .values(fence=t.groups.c.fence + 1, **marked(now))
-    )
+    mark(connection, rollout.group_id, now, raise_fence=True)
     return True
 
 

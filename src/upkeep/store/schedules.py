@@ -10,8 +10,9 @@ from upkeep.core.recurrence import Schedule, windows_of
 from upkeep.core.snapshot import Interval
 from upkeep.store import groups
 from upkeep.store import tables as t
-from upkeep.store.database import insert_for, to_us
+from upkeep.store.database import to_us, upsert
 from upkeep.store.paging import read_page
+from upkeep.store.wakes import mark
 
 
 def create(
@@ -49,6 +50,7 @@ def remove(connection: Connection, row: Row[Any], *, now: datetime) -> list[str]
     """With its assignments: groups that have no other schedule may work at any time."""
     marked = _mark_users(connection, row.id, now)
     connection.execute(delete(t.assignments).where(t.assignments.c.schedule_id == row.id))
+    connection.execute(delete(t.arm_documents).where(t.arm_documents.c.key == row.id))
     connection.execute(delete(t.schedules).where(t.schedules.c.id == row.id))
     return marked
 
@@ -56,10 +58,6 @@ def remove(connection: Connection, row: Row[Any], *, now: datetime) -> list[str]
 def find(connection: Connection, name: str, *, scope: str = "") -> Row[Any] | None:
     query = select(t.schedules).where(t.schedules.c.name == name, _visible(scope))
     return connection.execute(query).first()
-
-
-def find_by_id(connection: Connection, schedule_id: str) -> Row[Any] | None:
-    return connection.execute(select(t.schedules).where(t.schedules.c.id == schedule_id)).first()
 
 
 def read_list(
@@ -75,22 +73,16 @@ def assign(
 ) -> bool:
     """The group works in the schedule's windows from now on; False if it did before."""
     known = connection.execute(select(t.assignments).where(_is(schedule, group))).first()
-    statement = insert_for(connection, t.assignments).values(
-        schedule_id=schedule.id, group_id=group.id, name=name
-    )
-    connection.execute(
-        statement.on_conflict_do_update(
-            index_elements=["schedule_id", "group_id"], set_={"name": statement.excluded.name}
-        )
-    )
-    groups.mark_where(connection, t.groups.c.id == group.id, now=now, raise_fence=True)
+    row = {"schedule_id": schedule.id, "group_id": group.id, "name": name}
+    upsert(connection, t.assignments, [row])
+    mark(connection, group.id, now, raise_fence=True)
     return known is None
 
 
 def unassign(connection: Connection, schedule: Row[Any], group: Row[Any], *, now: datetime) -> bool:
     """False if it was not assigned."""
     done = connection.execute(delete(t.assignments).where(_is(schedule, group)))
-    groups.mark_where(connection, t.groups.c.id == group.id, now=now, raise_fence=True)
+    mark(connection, group.id, now, raise_fence=True)
     return done.rowcount > 0
 
 

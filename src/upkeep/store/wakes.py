@@ -24,9 +24,16 @@ def marked(now: datetime) -> dict[str, Any]:
     }
 
 
-def mark(connection: Connection, group: str, now: datetime) -> None:
-    """Make the group due at once, unless it has been removed."""
-    connection.execute(update(t.groups).where(t.groups.c.id == group, _LIVE).values(marked(now)))
+def mark(connection: Connection, group: str, now: datetime, *, raise_fence: bool = False) -> None:
+    """Make the group due at once, unless it has been removed.
+
+    Args:
+        raise_fence: what has changed must hold at once: plans in flight fail.
+    """
+    fence = t.groups.c.fence + int(raise_fence)
+    connection.execute(
+        update(t.groups).where(t.groups.c.id == group, _LIVE).values(fence=fence, **marked(now))
+    )
 
 
 def due(connection: Connection, now: datetime, limit: int) -> list[str]:

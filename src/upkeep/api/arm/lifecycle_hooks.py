@@ -16,20 +16,18 @@ from upkeep.api import lifecycle_hooks as native
 from upkeep.api.arm.documents import Document, checked, field
 from upkeep.api.arm.route import ArmReply, ArmRequest, Changed
 from upkeep.api.arm.scopes import find_set, set_id
+from upkeep.api.arm.set_model import HOOKS
 from upkeep.api.arm.values import one_of
 from upkeep.api.problems import invalid, not_found
 from upkeep.api.shapes import utc
-from upkeep.core.hook_event import THE_GROUP, Answer, HookEvent, HookKind
+from upkeep.core.hook_event import THE_GROUP, Answer, HookEvent
 from upkeep.core.model import MachineId
 from upkeep.store import hook_events, machines
 
 EVENTS = "lifecycleHookEvents"
 
 _NAMESPACE = uuid.UUID("3f0c0d6a-6c1e-4f0e-9a7b-5a2f5d6f1c1d")
-_KINDS = {
-    HookKind.START: "UpgradeAutoOSScheduling",
-    HookKind.BATCH: "UpgradeAutoOSRollingBatchStarting",
-}
+_NAMES = {kind: name for name, kind in HOOKS.items()}
 _STATES = {
     Answer.WAITING: "Waiting",
     Answer.APPROVED: "Approved",
@@ -138,7 +136,7 @@ def _shown(
         "name": name,
         "type": f"Microsoft.Compute/virtualMachineScaleSets/{EVENTS}",
         "properties": {
-            "type": _KINDS[event.kind],
+            "type": _NAMES[event.kind],
             "state": "Completed" if event.closed else "Active",
             "timeCreated": event.created_at.isoformat(),
             "waitUntil": event.wait_until.isoformat(),

@@ -103,7 +103,6 @@ def delete(connection: Connection, request: ArmRequest, now: datetime) -> Change
     if row is None:
         return [], ArmReply(status=204)
     shown = _configuration(request, row, arm_documents.find(connection, row.id))
-    arm_documents.remove(connection, row.id)
     return schedules.remove(connection, row, now=now), ArmReply(body=shown)
 
 
@@ -131,8 +130,7 @@ def assign(connection: Connection, request: ArmRequest, now: datetime) -> Change
             " set upgradePolicy.automaticOSUpgradePolicy.enableAutomaticOSUpgrade first"
         )
     name = request.params["assignment"]
-    other = next((each for each in schedules.of_group(connection, row.id)
-                  if each.assignment.casefold() == name.casefold()), None)  # fmt: skip
+    other = _seek_assignment(connection, request, row)
     if other is not None and other.id != schedule.id:
         schedules.unassign(connection, other, row, now=now)
     is_new = schedules.assign(connection, schedule, row, name=name, now=now)

@@ -37,8 +37,6 @@ def of_set(verb: Verb, *, must_name: bool = False) -> Handler:
     """
 
     async def handle(request: ArmRequest) -> ArmReply:
-        if verb is Verb.REIMAGE:
-            _check_reimage(request.body)
         wanted = instance_ids(request.body)
         if must_name and not wanted:
             raise invalid('instanceIds: name the instances, as in {"instanceIds": ["0", "2"]}')
@@ -51,8 +49,6 @@ def of_instance(verb: Verb) -> Handler:
     """The one instance of the path."""
 
     async def handle(request: ArmRequest) -> ArmReply:
-        if verb is Verb.REIMAGE:
-            _check_reimage(request.body)
         return await _call(request, verb, [request.params["instance"]])
 
     return handle
@@ -74,6 +70,9 @@ def _check_reimage(body: Any) -> None:
 
 
 async def _call(request: ArmRequest, verb: Verb, wanted: list[str]) -> ArmReply:
+    if verb is Verb.REIMAGE:
+        _check_reimage(request.body)
+
     def find(connection: Connection, request: ArmRequest) -> tuple[str, list[str]]:
         row = find_set(connection, request)
         return row.id, _applicable(connection, row, verb, wanted)

@@ -17,6 +17,7 @@ from upkeep.api.arm.documents import Document, field
 from upkeep.api.arm.scopes import GALLERY, image_of_id
 from upkeep.api.arm.values import binary, duration, flag, one_of, seconds, whole
 from upkeep.api.problems import InputError, bad_request, invalid
+from upkeep.core.hook_event import HookKind
 from upkeep.core.model import RepairAction, RollingPolicy
 
 MODES = ("Automatic", "Manual", "Rolling")
@@ -39,10 +40,10 @@ _POLICY_FIELDS: Mapping[str, str] = {
     "rollback_on_breach": "rollbackFailedInstancesOnPolicyBreach",
     "max_surge": "maxSurge",
 }
-# Ours of each of Azure's hooks: the wait, and what silence means.
-_HOOKS: Mapping[str, str] = {
-    "UpgradeAutoOSScheduling": "start_hook",
-    "UpgradeAutoOSRollingBatchStarting": "batch_hook",
+# Azure's name of each hook; the policy's fields are `KIND_hook_wait` and `KIND_hook_approves`.
+HOOKS: Mapping[str, HookKind] = {
+    "UpgradeAutoOSScheduling": HookKind.START,
+    "UpgradeAutoOSRollingBatchStarting": HookKind.BATCH,
 }
 # Azure publishes no default.  Source: sheet §2.6 #4; docs/adr/0016.
 HOOK_WAIT = timedelta(minutes=30)
@@ -239,18 +240,18 @@ def _hooks(document: Document) -> dict[str, Any]:
         return {}
     if not isinstance(given, list):
         raise invalid("lifecycleHooksProfile.lifecycleHooks: a list of objects with a type")
-    values: dict[str, Any] = {f"{ours}_wait_s": 0 for ours in _HOOKS.values()}
+    values: dict[str, Any] = {f"{kind}_hook_wait_s": 0 for kind in HOOKS.values()}
     for hook in given:
-        ours = one_of(_HOOKS, field(hook, "type"), "lifecycleHooks.type")
-        if values[f"{ours}_wait_s"]:
+        kind = one_of(HOOKS, field(hook, "type"), "lifecycleHooks.type")
+        if values[f"{kind}_hook_wait_s"]:
             raise invalid(f"lifecycleHooks: {field(hook, 'type')} stands there twice")
         wait = field(hook, "waitDuration")
         wait_s = int(HOOK_WAIT.total_seconds()) if wait is None else seconds(wait, "waitDuration")
         if wait_s <= 0:
             raise invalid("lifecycleHooks.waitDuration: longer than nothing, as PT30M")
-        values[f"{ours}_wait_s"] = wait_s
+        values[f"{kind}_hook_wait_s"] = wait_s
         silence = field(hook, "defaultAction")
-        values[f"{ours}_approves"] = silence is None or one_of(
+        values[f"{kind}_hook_approves"] = silence is None or one_of(
             {"Approve": True, "Reject": False}, silence, "lifecycleHooks.defaultAction"
         )
     return values
@@ -258,18 +259,14 @@ def _hooks(document: Document) -> dict[str, Any]:
 
 def hooks_of(policy: RollingPolicy) -> list[Document]:
     """The hooks of a policy, as Azure writes them."""
-    found = (
-        ("UpgradeAutoOSScheduling", policy.start_hook_wait, policy.start_hook_approves),
-        ("UpgradeAutoOSRollingBatchStarting", policy.batch_hook_wait, policy.batch_hook_approves),
-    )
     return [
         {
-            "type": kind,
+            "type": name,
             "waitDuration": duration(wait),
-            "defaultAction": "Approve" if approves else "Reject",
+            "defaultAction": "Approve" if getattr(policy, f"{kind}_hook_approves") else "Reject",
         }
-        for kind, wait, approves in found
-        if wait
+        for name, kind in HOOKS.items()
+        if (wait := getattr(policy, f"{kind}_hook_wait"))
     ]
 
 

@@ -19,7 +19,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 
 from upkeep.core.draft import Draft
-from upkeep.core.hold import Hold, HoldReason
+from upkeep.core.hold import HoldReason
 from upkeep.core.model import (
     Health,
     Machine,
@@ -32,7 +32,7 @@ from upkeep.core.model import (
     System,
     Verb,
 )
-from upkeep.core.refusals import SOON, Refusal
+from upkeep.core.refusals import SOON, Refusal, hold_for
 from upkeep.core.rolling import open_batch
 from upkeep.core.task import TERMINAL, Signal, TaskState
 
@@ -81,7 +81,7 @@ def propose(draft: Draft) -> None:
         if refusal is None:
             chosen.append(machine)
         else:
-            _hold(draft, machine, refusal)
+            hold_for(draft, System.REPAIR, machine, refusal, Priority.REPAIR)
     if chosen:
         _begin(draft, repairs, chosen)
 
@@ -174,18 +174,3 @@ def _begin(draft: Draft, repairs: Repairs, machines: list[Machine]) -> None:
     rollout = draft.begin_rollout(System.REPAIR, verb, machines, policy=policy, size=len(machines))
     names = ", ".join(machine.name for machine in machines)
     draft.tell(f"{names}: unhealthy for {repairs.grace}, {repairs.action} ({rollout.id})")
-
-
-def _hold(draft: Draft, machine: Machine, refusal: Refusal) -> None:
-    reason, until, text = refusal
-    draft.wake_at(until)
-    draft.holds.append(
-        Hold(
-            machine=machine.id,
-            system=System.REPAIR,
-            reason=reason,
-            until=until,
-            lifted_by=text,
-            priority=Priority.REPAIR,
-        )
-    )

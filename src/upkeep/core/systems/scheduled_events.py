@@ -16,7 +16,6 @@ from upkeep.core.refusals import (
     Refusal,
     hold,
     no_place_now,
-    priority_of,
     refusal_by_time,
     refusal_for_one,
     refusal_now,
@@ -45,7 +44,7 @@ def announce(
         _drain_or_start(draft, rollout, task)
     else:
         refusal = HoldReason.NOTICE, not_before, "the notice runs out"
-        hold(draft, rollout, machine, refusal, priority_of(rollout))
+        hold(draft, rollout, machine, refusal)
 
 
 def _is_repair(rollout: Rollout, machine: Machine) -> bool:
@@ -68,7 +67,7 @@ def start_announced(draft: Draft, rollout: Rollout) -> None:
         else:
             refusal = _start_noticed(draft, rollout, task, machine)
         if refusal is not None:
-            hold(draft, rollout, machine, refusal, priority_of(rollout))
+            hold(draft, rollout, machine, refusal)
 
 
 def _start_noticed(draft: Draft, rollout: Rollout, task: Task, machine: Machine) -> Refusal | None:
