@@ -24,7 +24,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from .text_enum import TextEnum
@@ -405,11 +405,13 @@ def expire(settings: ProbeSettings, health: Health, *, now: float) -> Health:
     """
     if settings.grace_period_s == 0 or health.grace_ends_at is None or now < health.grace_ends_at:
         return health
-    return replace(
-        _commit(health, settings.state_after_grace, now=now),
-        detail=f"not healthy within {settings.grace_period_s:g} s: {health.detail}"[
-            :DETAIL_LENGTH_MAX
-        ],
+    detail = f"not healthy within {settings.grace_period_s:g} s: {health.detail}"
+    return _committed(
+        health,
+        settings.state_after_grace,
+        now=now,
+        detail=detail[:DETAIL_LENGTH_MAX],
+        metrics=health.metrics,
     )
 
 
@@ -425,33 +427,33 @@ def observe(
     """
     assert observation.state is not HealthState.INITIALIZING, "a probe never says Initializing"
     health = expire(settings, health, now=now)
-    count = health.count + 1 if observation.state is health.candidate else 1
-    health = replace(
-        health,
-        candidate=observation.state,
-        count=count,
-        detail=observation.detail[:DETAIL_LENGTH_MAX],
-        metrics=observation.metrics,
-    )
-    initializing = health.state is HealthState.INITIALIZING
-    if initializing and settings.grace_period_s == 0:
-        return _commit(health, observation.state, now=now)
-    if count < settings.number_of_probes:
-        return health
-    if initializing and observation.state is settings.state_after_grace:
+    seen = observation.state
+    count = health.count + 1 if seen is health.candidate else 1
+    if health.state is not HealthState.INITIALIZING:
+        commits = count >= settings.number_of_probes
+    elif settings.grace_period_s == 0:
+        commits = True
+    else:
         # What the end of the grace period would say does not end it early: an application that
         # starts slowly refuses connections first.  The count may stand at its limit meanwhile.
-        return replace(health, count=settings.number_of_probes)
-    return _commit(health, observation.state, now=now)
-
-
-def _commit(health: Health, state: HealthState, *, now: float) -> Health:
-    """Enters `state`, or stays in it; either way Initializing is over and the count is spent."""
-    return replace(
-        health,
-        state=state,
-        since=health.since if state is health.state else now,
-        grace_ends_at=None,
-        candidate=None,
-        count=0,
+        commits = count >= settings.number_of_probes and seen is not settings.state_after_grace
+    detail = observation.detail[:DETAIL_LENGTH_MAX]
+    if commits:
+        return _committed(health, seen, now=now, detail=detail, metrics=observation.metrics)
+    return Health(
+        health.state,
+        health.since,
+        health.grace_ends_at,
+        candidate=seen,
+        count=min(count, settings.number_of_probes),
+        detail=detail,
+        metrics=observation.metrics,
     )
+
+
+def _committed(
+    health: Health, state: HealthState, *, now: float, detail: str, metrics: CustomMetrics
+) -> Health:
+    """Enters `state`, or stays in it; either way Initializing is over and the count is spent."""
+    since = health.since if state is health.state else now
+    return Health(state, since, grace_ends_at=None, detail=detail, metrics=metrics)

@@ -166,7 +166,7 @@ class Draft:
 
     def _note_in_hand(self, task: Task) -> None:
         is_in_hand = task.state in IN_HAND or task.state is TaskState.BAKING
-        for machine in dict.fromkeys((task.machine, subject_of(task))):
+        for machine in (task.machine, task.stand_in) if task.stand_in else (task.machine,):
             if is_in_hand:
                 self.in_hand[machine] = task
             elif (held := self.in_hand.get(machine)) and held.rollout == task.rollout:

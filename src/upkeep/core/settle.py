@@ -24,7 +24,7 @@ from upkeep.core.model import (
     Verb,
 )
 from upkeep.core.surge import give_up_stand_in, take_over
-from upkeep.core.task import IN_HAND, Signal, TaskState
+from upkeep.core.task import TERMINAL, Signal, TaskState
 
 # Kinds of driver error that condemn the image itself rather than the hypervisor.
 IMAGE_ERRORS = frozenset({"bad_image"})
@@ -43,13 +43,16 @@ def _cancel_deleted(draft: Draft) -> None:
     """Nothing is left to do for machines that are gone, also for those deleted just now."""
     for rollout in draft.open_rollouts():
         for task in draft.tasks_of(rollout):
+            if task.state in TERMINAL:
+                continue
             machine = draft.machines.get(subject_of(task))
-            gone = machine is None or machine.lifecycle is Lifecycle.DELETED
-            if gone and (task.state in IN_HAND or task.state in (TaskState.HELD, TaskState.BAKING)):
+            if machine is None or machine.lifecycle is Lifecycle.DELETED:
                 draft.move(task, Signal.CANCEL, detail="the machine was deleted")
 
 
 def _settle_task(draft: Draft, rollout: Rollout, task: Task) -> None:
+    if task.state in TERMINAL:
+        return
     machine = draft.machines.get(subject_of(task))
     if machine is None:
         return

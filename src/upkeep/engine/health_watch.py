@@ -30,6 +30,8 @@ AGENT_INTERVAL_DEFAULT = timedelta(minutes=5)
 # nobody can have been heard, and what it remembers of anybody is worth nothing.
 AWAY_AFTER = timedelta(minutes=2)
 NEVER = datetime.max.replace(tzinfo=UTC)
+# A row's health in the words of the core, for each state of a health source.
+_HEALTH = {state: Health(state.value) for state in rules.HealthState}
 
 
 @dataclass(slots=True)
@@ -40,7 +42,7 @@ class _Watch:
     outside: rules.Health | None
     source: HealthSource
     inside: Health
-    agent_heard_at: datetime
+    silent_at: datetime  # From then on its agent counts as silent, unless it is heard before.
     agent_interval: timedelta
     answers: bool
     written: Health
@@ -159,10 +161,8 @@ class HealthWatch:
             self._wake_up(now)
             watch = self._watches.get(machine)
             if watch is not None:
-                silent = self._is_silent(watch, now)
-                watch.agent_heard_at = now
-                watch.agent_interval = interval
-                self._look_by(watch, _silent_at(watch))
+                silent = now > watch.silent_at
+                self._agent_heard(watch, now, interval)
                 if silent:
                     self._write(watch, now=now, detail="the agent is back")
 
@@ -175,10 +175,8 @@ class HealthWatch:
             watch = self._watches.get(machine)
             if watch is None:
                 return False
-            watch.agent_heard_at = now
-            watch.agent_interval = interval
+            self._agent_heard(watch, now, interval)
             watch.inside = inside
-            self._look_by(watch, _silent_at(watch))
             return self._write(watch, now=now, detail=detail)
 
     def sweep(self, *, now: datetime) -> int:
@@ -209,8 +207,8 @@ class HealthWatch:
             watch.outside = rules.expire(watch.settings, watch.outside, now=now.timestamp())
         changed = self._write(watch, now=now, detail="")
         watch.look_at = NEVER
-        if not self._is_silent(watch, now):
-            self._look_by(watch, _silent_at(watch))
+        if now <= watch.silent_at:
+            self._look_by(watch, watch.silent_at)
         if watch.outside is not None and watch.outside.grace_ends_at is not None:
             # Without a grace period it waits for the first probe, and this is long past.
             ends_at = datetime.fromtimestamp(watch.outside.grace_ends_at, UTC)
@@ -235,8 +233,10 @@ class HealthWatch:
             self.update(machines, now=now)
             self._away_from = now + AWAY_AFTER
 
-    def _is_silent(self, watch: _Watch, now: datetime) -> bool:
-        return now > _silent_at(watch)
+    def _agent_heard(self, watch: _Watch, now: datetime, interval: timedelta) -> None:
+        watch.agent_interval = interval
+        watch.silent_at = now + SILENT_INTERVALS * interval
+        self._look_by(watch, watch.silent_at)
 
     def _write(self, watch: _Watch, *, now: datetime, detail: str) -> bool:
         health = self._effective(watch, now)
@@ -260,20 +260,15 @@ class HealthWatch:
         return changed
 
     def _effective(self, watch: _Watch, now: datetime) -> Health:
-        outside = Health.HEALTHY if watch.outside is None else Health(watch.outside.state.value)
+        outside = Health.HEALTHY if watch.outside is None else _HEALTH[watch.outside.state]
         source = HealthSource.INSIDE if watch.outside is None else watch.source
         return combine(
             source,
             inside=watch.inside,
             outside=outside,
             outside_answers=watch.answers,
-            agent_silent=self._is_silent(watch, now),
+            agent_silent=now > watch.silent_at,
         )
-
-
-def _silent_at(watch: _Watch) -> datetime:
-    """After this moment its agent counts as silent, unless it is heard before."""
-    return watch.agent_heard_at + SILENT_INTERVALS * watch.agent_interval
 
 
 def _same_watch(known: WatchedMachine, machine: WatchedMachine) -> bool:
@@ -294,6 +289,7 @@ def _begin(machine: WatchedMachine, known: _Watch | None, now: datetime) -> _Wat
             # This process has just started; the row is what the one before had seen.
             seen = rules.HealthState(machine.health.value)
             outside = rules.Health(seen, since=now.timestamp(), grace_ends_at=None)
+    interval = known.agent_interval if known else AGENT_INTERVAL_DEFAULT
     return _Watch(
         machine=machine,
         # The clock that ended the work may have been ahead of ours.
@@ -302,8 +298,8 @@ def _begin(machine: WatchedMachine, known: _Watch | None, now: datetime) -> _Wat
         outside=outside,
         source=HealthSource(machine.source),
         inside=machine.health if known is None else Health.INITIALIZING,
-        agent_heard_at=now,
-        agent_interval=known.agent_interval if known else AGENT_INTERVAL_DEFAULT,
+        silent_at=now + SILENT_INTERVALS * interval,
+        agent_interval=interval,
         answers=machine.health in (Health.HEALTHY, Health.UNHEALTHY),
         written=machine.health,
         next_probe_at=now,

@@ -196,7 +196,10 @@ class BudgetChecker(BlindChecker):
         if found is None:
             found = self._members[rule.id, zone] = [
                 truth
-                for truth in self.facts.world.machines.values()
-                if self._is_in(truth, selector, zone) and self._counts(truth)
+                for group in selector.groups
+                for machine in self.facts.store.groups[group].machines.values()
+                if machine.lifecycle is Lifecycle.PRESENT
+                and (truth := self.facts.truth(machine.id)) is not None
+                and self._is_in(truth, selector, zone)
             ]
         return found

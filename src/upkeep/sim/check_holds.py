@@ -7,20 +7,24 @@ anew.  A reason about other machines (the batch before is open) is left to liven
 from datetime import datetime
 
 from upkeep.core.hold import Hold, HoldReason
-from upkeep.core.model import Health, Lifecycle, Machine, MachineId, System
+from upkeep.core.model import Budget, BudgetId, Health, Lifecycle, Machine, MachineId, System
 from upkeep.core.version import is_older, latest
 from upkeep.sim.check_budgets import limit_of
 from upkeep.sim.check_starts import inside
 from upkeep.sim.checkers import BlindChecker, Commit, Facts, RuleBroken
+from upkeep.sim.memory_rows import BudgetSelector
 
 
 class HoldChecker(BlindChecker):
     def __init__(self, facts: Facts) -> None:
         super().__init__(facts)
         self._rules = {rule.id: (rule, selector) for rule, selector in facts.drawing.budgets}
+        # Places wanted and places there are, by budget and zone: counted once a commit.
+        self._places: dict[tuple[BudgetId, str | None], tuple[int, int]] = {}
         self._times = {g.group.id: (g.blackouts, g.windows) for g in facts.drawing.groups}
 
     def committed(self, commit: Commit) -> None:
+        self._places.clear()
         holds: set[tuple[MachineId, System]] = set()
         rows = self.facts.store.groups[commit.plan.group.id].machines
         for hold in commit.plan.holds:
@@ -83,25 +87,34 @@ class HoldChecker(BlindChecker):
         return windows is not None and not any(inside(window, now) for window in windows)
 
     def _is_spent(self, commit: Commit, hold: Hold, machine: Machine) -> bool:
-        """No place is free: counted over all groups from the rows, each machine once."""
+        """No place is free."""
         rule, selector = self._rules[hold.budget]
+        key = (rule.id, machine.zone if rule.per_zone else None)
+        if key not in self._places:
+            self._places[key] = self._count(commit, rule, selector, key[1])
+        used, size = self._places[key]
+        # A machine that leaves in this plan was part of the size, one that joins was not yet.
+        changed = commit.plan.machines
+        joined = sum(m.lifecycle is Lifecycle.PRESENT for m in changed)
+        return len(changed) > joined or used >= limit_of(rule, size - joined)
+
+    def _count(
+        self, commit: Commit, rule: Budget, selector: BudgetSelector, zone: str | None
+    ) -> tuple[int, int]:
+        """Who is down or claimed, and who is there: over all groups, each machine once."""
         released = {name for budget, name in commit.plan.released if budget == rule.id}
         size = used = 0
         for group in selector.groups:
             row = self.facts.store.groups[group]
             for other in row.machines.values():
-                away = selector.zone not in ("", other.zone)
-                if away or (rule.per_zone and other.zone != machine.zone):
+                if selector.zone not in ("", other.zone) or zone not in (None, other.zone):
                     continue
                 present = other.lifecycle is Lifecycle.PRESENT
                 # A place that was given back in this plan was still taken when it was asked for.
                 claimed = (rule.id, other.id) in row.claims or other.id in released
                 size += present
                 used += claimed or (present and other.health is not Health.HEALTHY)
-        # A machine that leaves in this plan was part of the size, one that joins was not yet.
-        changed = commit.plan.machines
-        joined = sum(m.lifecycle is Lifecycle.PRESENT for m in changed)
-        return len(changed) > joined or used >= limit_of(rule, size - joined)
+        return used, size
 
 
 def _outdated(machine: Machine, target: str) -> bool:

@@ -130,8 +130,10 @@ class Facts:
 
     def known_down(self, truth: Truth) -> bool:
         """Down, and for so long that the server must know."""
+        if truth.serves:
+            return False
         now, long = self.kernel.now, self.detect_s()
-        return not truth.serves and now - truth.since > long and now - self.watched_since > long
+        return now - truth.since > long and now - self.watched_since > long
 
     def settle_s(self) -> float:
         """After so long without a bad word, whoever watches must know that a machine is well."""

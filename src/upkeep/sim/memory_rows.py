@@ -116,8 +116,9 @@ class GroupRow:
 
     def wake_at(self) -> datetime | None:
         """Since or from when it is due, parking aside."""
-        marked_at = self.marked_at if self.marks > self.committed_marks else None
-        return min((m for m in (marked_at, self.next_wake) if m is not None), default=None)
+        if self.marks == self.committed_marks or self.marked_at is None:
+            return self.next_wake
+        return self.marked_at if self.next_wake is None else min(self.marked_at, self.next_wake)
 
     def sorted_machines(self) -> tuple[Machine, ...]:
         if self.machines_sorted is None:

@@ -112,6 +112,8 @@ class Replica:
         self._busy = False
         self._hold_results = False
         self.accepted = timedelta(0)
+        # The engine's time, and the moment at which it was that.
+        self._engine_now = (-1.0, moment(0))
 
     def start(self) -> None:
         """Everything a process does before its first tick."""
@@ -213,8 +215,13 @@ class Replica:
         self.site.kernel.at(call.ends_at, end)
 
     def engine_now(self) -> datetime:
+        """Asked by every witness at one moment: the first answer is kept for it."""
         assert self.clock is not None
-        return self.clock.now()
+        asked_at, now = self._engine_now
+        if asked_at != self.site.kernel.now:
+            now = self.clock.now()
+            self._engine_now = (self.site.kernel.now, now)
+        return now
 
     # Ticks.
 
@@ -304,6 +311,7 @@ class Replica:
         """An operator says that the wall clock is right."""
         assert self.clock is not None
         step = self.clock.accept_step()
+        self._engine_now = (-1.0, moment(0))
         # A step forward moves the engine's time; a step back is tolerated from now on.
         self.accepted = min(step, timedelta(0))
         return step

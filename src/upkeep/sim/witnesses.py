@@ -31,6 +31,10 @@ from upkeep.sim.world import Truth, World
 
 # Silent agents and ended grace periods are looked for so often while anybody is restless.
 SWEEP_S = 60.0
+# The check-ins of an agent that is well are made up for so long at once; `stir` takes back those
+# that did not come after all.  A watch that begins anew, as after a step of the clock, waits for
+# three of the longest intervals, and this is shorter.
+CHECK_INS_MADE_UP = timedelta(minutes=10)
 # Between two rounds the process is not away: so often it asks which probes are due.
 AWAKE_S = AWAY_AFTER.total_seconds() - 10
 
@@ -89,6 +93,7 @@ class Witnesses:
         self._interval = timedelta(seconds=self._agent_s)
         self._round_at: float | None = None
         self._next_sweep = 0.0
+        self._next_check_ins = 0.0
         self._sent: dict[str, int] = {}
         self._accepted: dict[str, int] = {}
         self._agent_lives: dict[str, bool] = {}
@@ -179,16 +184,23 @@ class Witnesses:
                 restless.until = max(restless.until, self._kernel.now + 2 * self._agent_s + 120)
             elif self._kernel.now > restless.until:
                 del self._restless[name]
+                self._make_up_check_ins(truth, now)
         if self._kernel.now >= self._next_sweep:
             self._next_sweep = self._kernel.now + SWEEP_S
             self._sweep(now)
         self._plan_round()
 
     def _sweep(self, now: datetime) -> None:
-        for name, truth in self._world.machines.items():
-            if name not in self._restless and self._agent_lives.get(name, True):
-                self.watch.heard(truth.id, now=now, interval=self._interval)
+        if self._kernel.now >= self._next_check_ins:
+            self._next_check_ins = self._kernel.now + CHECK_INS_MADE_UP.total_seconds()
+            for name, truth in self._world.machines.items():
+                if name not in self._restless:
+                    self._make_up_check_ins(truth, now)
         self.watch.sweep(now=now)
+
+    def _make_up_check_ins(self, truth: Truth, now: datetime) -> None:
+        if self._agent_lives.get(truth.name, True):
+            self.watch.heard(truth.id, now=now, interval=CHECK_INS_MADE_UP)
 
     def _check_in(self, truth: Truth, restless: _Restless) -> None:
         if not self._world.agent_alive(truth):
@@ -228,6 +240,8 @@ class Witnesses:
             truth.doubted_at = self._kernel.now
         now = self._process.engine_now()
         self.watch.reported(truth.id, inside, now=now, interval=self._interval, detail="reported")
+        if truth.name not in self._restless:
+            self._make_up_check_ins(truth, now)  # It came late: others have come since it was sent.
 
     def _probe(self, truth: Truth) -> None:
         settings = self._probes[truth.group]

@@ -221,6 +221,8 @@ class World:
         self.refresh_all(list(self.machines.values()))
 
     def is_lost(self, truth: Truth) -> bool:
+        if not self.lost:
+            return False
         now = self.kernel.now
         return (
             self.lost.get(("zone", truth.zone), 0.0) > now
