@@ -1,6 +1,7 @@
 """What `plan_group` reads and what it answers: a group at one moment, and what to write."""
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -17,10 +18,25 @@ from upkeep.core.model import (
     Outcome,
     Rollout,
     RolloutId,
+    System,
     Task,
     Verb,
 )
 from upkeep.core.version import ImageVersion
+
+# System, verb, and whether the version was found guilty (None: either).
+PastKind = tuple[System, Verb, bool | None]
+# How many ended rollouts of each kind a plan is given, the newest.  Each kind has a number of its
+# own, and no age: nothing else that happens in a group, however often, makes it try a bad version
+# again.  Scaling and repairs look at their last few.
+REMEMBERED: Mapping[PastKind, int] = {
+    (System.OS_IMAGE, Verb.REPLACE_OS_DISK, True): 200,
+    (System.OS_IMAGE, Verb.REPLACE_OS_DISK, False): 200,
+    (System.SCALE, Verb.CREATE, None): 20,
+    (System.SCALE, Verb.DELETE, None): 20,
+    (System.REPAIR, Verb.RESTART, None): 20,
+    (System.REPAIR, Verb.REIMAGE, None): 20,
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,13 +78,27 @@ class OperatorCall:
     actor: str = ""
 
 
+def remembered(ended: Iterable[Rollout]) -> list[Rollout]:
+    """Of a group's ended rollouts, newest first, those that a plan is given."""
+    counts: Counter[PastKind] = Counter()
+    kept = []
+    for rollout in ended:
+        kind: PastKind = (rollout.system, rollout.verb, rollout.guilty)
+        if kind not in REMEMBERED:
+            kind = (rollout.system, rollout.verb, None)
+        counts[kind] += 1
+        if counts[kind] <= REMEMBERED.get(kind, 0):
+            kept.append(rollout)
+    return kept
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Snapshot:
     """All that is known of one group at one moment.
 
     Attributes:
         rollouts: the open ones; at most one OS image rollout.
-        past: the ended rollouts of the last two months, newest first.
+        past: the ended rollouts that are `remembered`, newest first.
         hook_events: what the open rollouts have asked at their lifecycle hooks, in order.
         outcomes: of the actions that the tasks of open rollouts wait for, by key.
         windows: occurrences in which disruptive work may start; empty means always.

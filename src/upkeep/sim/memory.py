@@ -8,7 +8,7 @@ before the write was durable, or after it and before anybody heard of it.
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from upkeep.core.health import AGENT_VERBS, renews_health
@@ -24,9 +24,8 @@ from upkeep.core.model import (
     MachineId,
     Outcome,
     Repairs,
-    System,
 )
-from upkeep.core.snapshot import Plan, Snapshot
+from upkeep.core.snapshot import Plan, Snapshot, remembered
 from upkeep.core.task import IN_HAND, TaskState
 from upkeep.engine.fleet_store import (
     AGENT,
@@ -48,11 +47,6 @@ from upkeep.sim.memory_rows import (
     GroupRow,
     MachineExtra,
 )
-
-# The core asks for the ended rollouts of the last two months.
-PAST_KEPT = timedelta(days=62)
-PAST_MAX = 200
-_REMEMBERED = (System.OS_IMAGE, System.SCALE, System.REPAIR)
 
 _WAITING = (HoldReason.BUDGET_SPENT, HoldReason.BUDGET_RESERVED)
 
@@ -140,11 +134,7 @@ class MemoryStore:
             machines=machines,
             versions=self.catalogue.of(row.group.image_name),
             rollouts=tuple(row.open[key] for key in open_ids),
-            past=tuple(
-                r
-                for r in row.past
-                if r.ended_at and now - r.ended_at < PAST_KEPT and r.system in _REMEMBERED
-            )[:PAST_MAX],
+            past=tuple(row.past),
             tasks=tuple(
                 row.tasks[rollout][machine]
                 for rollout in open_ids
@@ -248,6 +238,7 @@ class MemoryStore:
                     del row.hook_events[key]
         # Newest first; those that ended at one moment, in two plans even, by their ids.
         row.past.sort(key=lambda r: (r.ended_at or now, r.id), reverse=True)
+        row.past = remembered(row.past)
 
     def _write_machine(self, row: GroupRow, after: Machine, now: datetime) -> None:
         """Only what the core owns: what was observed meanwhile is not written back."""

@@ -1,8 +1,8 @@
 """Reads one group for the core, in a fixed number of queries.
 
 The number depends on how many budgets and domains concern the group, never on how many machines
-it or the fleet has.  Two months of ended rollouts go along: they are what retries and verdicts
-are judged by.
+it or the fleet has.  The newest ended rollouts of each kind go along: they are what retries and
+verdicts are judged by.
 
 What is in id order is sorted here: a database sorts by its own language's rules.
 """
@@ -13,7 +13,18 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import msgspec
-from sqlalchemy import ColumnElement, Connection, Row, and_, bindparam, func, or_, select
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Row,
+    Select,
+    and_,
+    bindparam,
+    func,
+    or_,
+    select,
+    union_all,
+)
 
 from upkeep.core.blame import LOST_MACHINES_MIN, RESUME_AFTER
 from upkeep.core.model import (
@@ -42,7 +53,14 @@ from upkeep.core.model import (
     Task,
     Verb,
 )
-from upkeep.core.snapshot import Domain, Interval, OperatorCall, Snapshot
+from upkeep.core.snapshot import (
+    REMEMBERED,
+    Domain,
+    Interval,
+    OperatorCall,
+    PastKind,
+    Snapshot,
+)
 from upkeep.core.task import TaskState
 from upkeep.core.version import ImageVersion, ReplicationState
 from upkeep.store import hook_events, schedules
@@ -51,8 +69,6 @@ from upkeep.store.database import from_us, from_us_or_none, to_us
 from upkeep.store.policies import policy_from_json
 from upkeep.store.selectors import condition, may_select_group, selects
 
-PAST_KEPT = timedelta(days=62)
-PAST_MAX = 200
 _OPEN = tuple(sorted(OPEN_STATES))
 
 _HEALTH = {h.value: h for h in Health}
@@ -67,7 +83,7 @@ def read_snapshot(
     machine_rows = _by_id(connection.execute(_MACHINES, {"group": group.id}))
     open_rows = _by_id(connection.execute(_ROLLOUTS_OPEN, {"group": group.id}))
     past_rows = sorted(
-        connection.execute(_ROLLOUTS_PAST, {"group": group.id, "since": to_us(now - PAST_KEPT)}),
+        connection.execute(_ROLLOUTS_PAST, {"group": group.id}),
         key=lambda row: (row.ended_at, row.id),
         reverse=True,
     )
@@ -102,16 +118,19 @@ _ROLLOUTS_OPEN = select(t.rollouts).where(
     t.rollouts.c.group_id == bindparam("group"),
     t.rollouts.c.ended_at.is_(None),
 )
-_ROLLOUTS_PAST = (
-    select(t.rollouts)
-    .where(
-        t.rollouts.c.group_id == bindparam("group"),
-        t.rollouts.c.ended_at > bindparam("since"),
-        t.rollouts.c.system.in_((System.OS_IMAGE, System.SCALE, System.REPAIR)),
-    )
-    .order_by(t.rollouts.c.ended_at.desc(), t.rollouts.c.id.desc())
-    .limit(PAST_MAX)
-)
+
+
+def _newest(kind: PastKind, limit: int) -> Select[Any]:
+    """One range of the index `rollouts_past`, read backwards."""
+    c = t.rollouts.c
+    system, verb, guilty = kind
+    chosen = [c.group_id == bindparam("group"), c.system == system, c.verb == verb]
+    chosen += [c.ended_at.is_not(None)] + ([] if guilty is None else [c.guilty == int(guilty)])
+    newest = select(t.rollouts).where(*chosen).order_by(c.ended_at.desc(), c.id.desc())
+    return select(newest.limit(limit).subquery())
+
+
+_ROLLOUTS_PAST = union_all(*(_newest(kind, limit) for kind, limit in REMEMBERED.items()))
 
 
 def group_from(row: Row[Any]) -> Group:

@@ -182,6 +182,7 @@ rollouts = Table(
     _text("code"),
     Column("evidence", Text, nullable=False, server_default=""),
     Index("rollouts_group", "group_id", "ended_at"),
+    Index("rollouts_past", "group_id", "system", "verb", "guilty", "ended_at"),
 )
 
 tasks = Table(
