@@ -457,3 +457,15 @@ def test_holds_are_listed_with_their_reason(server: Any, admin: httpx.Client) ->
     (found,) = admin.get("/v1/holds?group=web&reason=PAUSED").json()["items"]
     assert (found["machine"], found["lifted_by"]) == (first, "resume the group")
     assert admin.get("/v1/holds?reason=NONSENSE").status_code == 400
+
+
+def test_a_pace_is_set_shown_and_refused(server: Any, admin: httpx.Client) -> None:
+    with_machines(server, admin)
+    pace = {"checkpoints": [20, 50], "checkpoint_bake_s": 600, "ramp_s": 7200}
+    assert admin.patch("/v1/groups/web", json={"policy": pace}).status_code == 200
+    shown = admin.get("/v1/groups/web").json()["policy"]
+    assert {key: shown[key] for key in pace} == pace
+    for wrong in ({"checkpoints": [50, 20]}, {"checkpoints": ["x"]}, {"ramp_s": -1}):
+        refused = admin.patch("/v1/groups/web", json={"policy": wrong})
+        assert (refused.status_code, next(iter(wrong)) in refused.text) == (400, True), refused.text
+    assert admin.get("/v1/groups/web").json()["policy"] == shown

@@ -22,7 +22,12 @@ GROUP: dict[str, Any] = {
     "probe": {"protocol": "http", "port": 8080, "path": "/health", "interval_ms": 200},
     "machines": {"total": 5, "healthy": 4, "unhealthy": 1, "unknown": 0},
     "versions": {"1.0.0": 3, "1.0.1": 2},
-    "policy": {"max_batch_percent": 20, "bake_time_s": 90, "cross_zone": False},
+    "policy": {
+        "max_batch_percent": 20,
+        "bake_time_s": 90,
+        "cross_zone": False,
+        "checkpoints": [10, 50],
+    },
 }
 
 
@@ -84,6 +89,17 @@ def test_group_create_sends_what_was_given_and_nothing_else(
     }
 
 
+def test_group_set_changes_the_pace_of_rollouts(logged_in: ScriptedServer) -> None:
+    logged_in.on("GET", "/v1/groups/web", GROUP)
+    path = "/v1/groups/web"
+    given = ("--checkpoints", "10%, 50", "--checkpoint-bake", "2h", "--ramp", "2d")
+    document = sent(logged_in, "PATCH", path, "group", "set", "web", *given)
+    pace = {"checkpoints": [10, 50], "checkpoint_bake_s": 7200, "ramp_s": 172_800}
+    assert document == {"policy": pace}
+    document = sent(logged_in, "PATCH", path, "group", "set", "web", "--checkpoints", "none")
+    assert document == {"policy": {"checkpoints": []}}
+
+
 def test_group_set_changes_one_part_of_the_probe(logged_in: ScriptedServer) -> None:
     logged_in.on("GET", "/v1/groups/web", GROUP)
     path = "/v1/groups/web"
@@ -106,6 +122,7 @@ def test_group_show_reads_as_a_person_would_say_it(logged_in: ScriptedServer) ->
     assert "bake time          1m30s" in lines
     assert "max batch percent  20" in lines
     assert "cross zone         no" in lines
+    assert "checkpoints        10 %, 50 %" in lines
     assert "machines           5: 4 healthy, 1 unhealthy" in lines
     assert "versions           3 on 1.0.0, 2 on 1.0.1" in lines
 

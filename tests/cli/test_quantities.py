@@ -8,6 +8,7 @@ import typer
 from upkeep.cli.quantities import (
     parse_length_s,
     parse_moment,
+    parse_percents,
     show_age,
     show_length,
     show_moment,
@@ -94,3 +95,16 @@ def test_moments_ages_and_sizes_are_shown_short() -> None:
     assert show_age("2026-11-24T09:05:00Z", now=NOW) == "in 5m"
     assert show_size(512) == "512 B"
     assert show_size(11_744_051) == "11.2 MiB"
+
+
+@pytest.mark.parametrize(
+    ("text", "percents"), [("10,50", [10, 50]), (" 10% , 50 %", [10, 50]), ("7", [7]), ("none", [])]
+)
+def test_percentages_are_read(text: str, percents: list[int]) -> None:
+    assert parse_percents(text) == percents
+
+
+@pytest.mark.parametrize("text", ["", "10,", "ten", "1.5", "-1", "10 50", "\u0661", "1000"])
+def test_percentages_that_are_none_are_refused_with_an_example(text: str) -> None:
+    with pytest.raises(typer.BadParameter, match="write 10,50 or none"):
+        parse_percents(text)

@@ -26,7 +26,6 @@ from upkeep.core.model import (
     Health,
     Machine,
     MachineId,
-    RollingPolicy,
     Rollout,
     RolloutId,
     StartedBy,
@@ -34,6 +33,7 @@ from upkeep.core.model import (
     Task,
     Verb,
 )
+from upkeep.core.policy import RollingPolicy
 from upkeep.core.snapshot import Action, Interval, OperatorCall, Plan, Snapshot
 from upkeep.core.task import TaskState
 from upkeep.core.version import ImageVersion

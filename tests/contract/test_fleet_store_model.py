@@ -32,8 +32,9 @@ from fleet_stores import (
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from upkeep.core.model import GroupId, GroupKind, Health, MachineId, RollingPolicy, Verb
+from upkeep.core.model import GroupId, GroupKind, Health, MachineId, Verb
 from upkeep.core.plan import plan_group
+from upkeep.core.policy import RollingPolicy
 from upkeep.core.snapshot import OperatorCall, Plan, Snapshot
 from upkeep.core.version import ImageVersion
 from upkeep.engine.fleet_store import ActionResult, LeasedAction, Sighting

@@ -35,7 +35,7 @@ from upkeep.core.model import (
     System,
     Verb,
 )
-from upkeep.core.model import RollingPolicy
+from upkeep.core.policy import RollingPolicy
 from upkeep.core.snapshot import Domain, Interval, OperatorCall
 from upkeep.core.task import TaskState
 from upkeep.core.version import ImageVersion, ReplicationState
@@ -57,6 +57,9 @@ ODD_POLICY = RollingPolicy(
     auto_rollback=False,
     rollback_on_breach=False,
     max_surge=True,
+    checkpoints=(10, 50),
+    checkpoint_bake=timedelta(minutes=20),
+    ramp=timedelta(days=2),
 )
 
 

@@ -34,13 +34,13 @@ from upkeep.core.model import (
     Machine,
     MachineId,
     Outcome,
-    RollingPolicy,
     Rollout,
     RolloutId,
     Task,
     Verb,
 )
 from upkeep.core.plan import plan_group
+from upkeep.core.policy import RollingPolicy
 from upkeep.core.snapshot import Action, Domain, Interval, OperatorCall, Plan, Snapshot
 from upkeep.core.task import IN_HAND, TaskState
 from upkeep.core.version import ImageVersion

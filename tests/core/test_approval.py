@@ -9,7 +9,8 @@ from datetime import timedelta
 from tests.core.story import a_group, machines_of, one_version_newer, reasons
 
 from upkeep.core.hold import HoldReason
-from upkeep.core.model import GroupKind, Health, RollingPolicy, RolloutState, Verb
+from upkeep.core.model import GroupKind, Health, RolloutState, Verb
+from upkeep.core.policy import RollingPolicy
 from upkeep.core.task import TaskState
 
 DEFERRED = RollingPolicy(needs_approval=True)

@@ -4,7 +4,8 @@ from datetime import timedelta
 
 from tests.core.story import machines_of, one_version_newer
 
-from upkeep.core.model import Failure, Health, RollingPolicy
+from upkeep.core.model import Failure, Health
+from upkeep.core.policy import RollingPolicy
 from upkeep.core.task import TaskState
 
 MINUTE = timedelta(minutes=1)

@@ -13,11 +13,11 @@ from upkeep.core.model import (
     GroupKind,
     Health,
     Lifecycle,
-    RollingPolicy,
     RolloutCode,
     RolloutState,
     Verb,
 )
+from upkeep.core.policy import RollingPolicy
 from upkeep.core.snapshot import Interval
 from upkeep.core.task import TaskState
 

@@ -10,8 +10,8 @@ import pytest
 from tests.core.story import Story, a_group, machines_of, one_version_newer, reasons, share
 
 from upkeep.core.hold import HoldReason
-from upkeep.core.model import RollingPolicy, RolloutCode, RolloutState, Verb
-from upkeep.core.rolling import policy_errors
+from upkeep.core.model import RolloutCode, RolloutState, Verb
+from upkeep.core.policy import RollingPolicy, policy_errors
 
 
 def with_canary(size: int, percent: int, **policy: Any) -> Story:

@@ -7,7 +7,8 @@ ever over the limit.
 
 from tests.core.story import Story, machines_of, one_version_newer, share
 
-from upkeep.core.model import Health, RollingPolicy, Verb
+from upkeep.core.model import Health, Verb
+from upkeep.core.policy import RollingPolicy
 
 
 def _ill_machines_first(bad_on: range) -> Story:

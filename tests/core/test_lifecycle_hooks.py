@@ -9,13 +9,8 @@ from tests.core.story import Story, a_group, machines_of, one_version_newer, rea
 
 from upkeep.core.hold import HoldReason
 from upkeep.core.hook_event import Answer, HookKind
-from upkeep.core.model import (
-    Health,
-    RollingPolicy,
-    RolloutCode,
-    RolloutState,
-    Verb,
-)
+from upkeep.core.model import Health, RolloutCode, RolloutState, Verb
+from upkeep.core.policy import RollingPolicy
 from upkeep.core.task import TaskState
 
 HALF_AN_HOUR = timedelta(minutes=30)

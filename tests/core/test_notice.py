@@ -6,14 +6,8 @@ from datetime import timedelta
 from tests.core.story import Story, machines_of, one_version_newer, share
 
 from upkeep.core.hold import HoldReason
-from upkeep.core.model import (
-    Budget,
-    BudgetId,
-    Health,
-    RollingPolicy,
-    RolloutState,
-    Verb,
-)
+from upkeep.core.model import Budget, BudgetId, Health, RolloutState, Verb
+from upkeep.core.policy import RollingPolicy
 from upkeep.core.task import TaskState
 
 MINUTE = timedelta(minutes=1)

@@ -4,8 +4,8 @@ from datetime import timedelta
 
 import pytest
 
-from upkeep.core.model import RollingPolicy
-from upkeep.core.rolling import batch_size, policy_errors, time_needed
+from upkeep.core.policy import RollingPolicy, policy_errors, share_of
+from upkeep.core.rolling import time_needed
 from upkeep.core.systems.os_image import RETRY_AFTER
 from upkeep.core.verdict import exceeds
 
@@ -29,7 +29,7 @@ from upkeep.core.verdict import exceeds
 @pytest.mark.number("os-image", "batch share")
 @pytest.mark.number("os-image", "batch sizes")
 def test_a_batch_is_rounded_down_and_never_empty(percent: int, size: int, batch: int) -> None:
-    assert batch_size(percent, size=size) == batch
+    assert share_of(percent, size=size) == batch
 
 
 @pytest.mark.parametrize(

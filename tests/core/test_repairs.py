@@ -11,16 +11,8 @@ import pytest
 from tests.core.story import Story, a_group, machines_of, one_version_newer, reasons, share
 
 from upkeep.core.hold import HoldReason
-from upkeep.core.model import (
-    GroupKind,
-    Health,
-    RepairAction,
-    Repairs,
-    RollingPolicy,
-    RolloutState,
-    System,
-    Verb,
-)
+from upkeep.core.model import GroupKind, Health, RepairAction, Repairs, RolloutState, System, Verb
+from upkeep.core.policy import RollingPolicy
 from upkeep.core.systems.repairs import grace_errors
 
 MINUTE, HOUR = timedelta(minutes=1), timedelta(hours=1)

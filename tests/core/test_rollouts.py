@@ -6,15 +6,8 @@ import pytest
 from tests.core.story import START, Story, a_group, machines_of, one_version_newer, reasons, share
 
 from upkeep.core.hold import HoldReason
-from upkeep.core.model import (
-    Failure,
-    Health,
-    Outcome,
-    RollingPolicy,
-    RolloutCode,
-    RolloutState,
-    Verb,
-)
+from upkeep.core.model import Failure, Health, Outcome, RolloutCode, RolloutState, Verb
+from upkeep.core.policy import RollingPolicy
 from upkeep.core.snapshot import Action, Interval
 from upkeep.core.task import TaskState
 from upkeep.core.version import ReplicationState

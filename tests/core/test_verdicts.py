@@ -12,11 +12,11 @@ from upkeep.core.model import (
     GroupKind,
     Health,
     Machine,
-    RollingPolicy,
     RolloutCode,
     RolloutState,
     Verb,
 )
+from upkeep.core.policy import RollingPolicy
 
 MINUTE = timedelta(minutes=1)
 

@@ -19,7 +19,7 @@ import pytest
 from sqlalchemy import select, update
 from tests.crash.file_platform import FilePlatform
 
-from upkeep.core.model import RollingPolicy
+from upkeep.core.policy import RollingPolicy
 from upkeep.ports import MachineSpec, OsImage
 from upkeep.store import tables as t
 from upkeep.store.database import Database, to_us

@@ -5,17 +5,9 @@ from datetime import datetime, timedelta
 import pytest
 from tests.core.story import START, a_group, machines_of
 
-from upkeep.core.model import (
-    Health,
-    MachineId,
-    Outcome,
-    RollingPolicy,
-    Rollout,
-    RolloutState,
-    Task,
-    Verb,
-)
-from upkeep.core.snapshot import OperatorCall
+from upkeep.core.model import Health, MachineId, Outcome, Rollout, RolloutState, Task, Verb
+from upkeep.core.policy import RollingPolicy
+from upkeep.core.snapshot import OperatorCall, Plan
 from upkeep.core.task import TaskState
 from upkeep.engine.clock import EngineClock
 from upkeep.engine.executor import AGENT_TAKES_MAX, LEASE, Executor
@@ -53,13 +45,14 @@ class Server:
         self.operator = MemoryOperator(self.store)
         self.operator.add_group(GROUP, machines_of(1), platform=AGENT_ONLY, now=START)
         self.starts = 0
+        self.rollouts: dict[str, Rollout] = {}
         self.begin()
 
     def begin(self) -> None:
         """A process starts, as after the one before was killed."""
         self.starts += 1
         clock = EngineClock(self.clock, self.store)
-        self.engine = Engine(self.store, clock)
+        self.engine = Engine(self.store, clock, on_plan=self._planned)
         self.executor = Executor(
             self.store,
             {AGENT_ONLY: AgentOnlyPlatform()},
@@ -68,6 +61,9 @@ class Server:
             owner=f"p{self.starts}",
             by_agent=frozenset({AGENT_ONLY}),
         )
+
+    def _planned(self, plan: Plan) -> None:
+        self.rollouts |= {rollout.id: rollout for rollout in plan.rollouts}
 
     def go_on(self, *, minutes: float = 0) -> None:
         self.clock.moved += timedelta(minutes=minutes)
@@ -98,8 +94,7 @@ class Server:
 
     @property
     def rollout(self) -> Rollout:
-        row = self.store.groups[GROUP.id]
-        (found,) = (*row.open.values(), *row.past)
+        (found,) = self.rollouts.values()
         return found
 
     @property

@@ -18,7 +18,8 @@ from itertools import groupby
 
 from tests.core.story import START, Story, a_group, machines_of, share
 
-from upkeep.core.model import Health, RollingPolicy, Verb
+from upkeep.core.model import Health, Verb
+from upkeep.core.policy import RollingPolicy
 from upkeep.core.snapshot import Interval, Plan
 
 DURATION_FIELDS = frozenset(

@@ -12,8 +12,9 @@ from typing import Any
 from hypothesis import strategies as st
 from tests.core.story import Story, a_group, machines_of, share
 
-from upkeep.core.model import Budget, BudgetId, GroupKind, Health, Lifecycle, RollingPolicy, Verb
+from upkeep.core.model import Budget, BudgetId, GroupKind, Health, Lifecycle, Verb
 from upkeep.core.plan import plan_group
+from upkeep.core.policy import RollingPolicy
 from upkeep.core.snapshot import Interval, Plan, Snapshot
 
 VERSIONS = ("1.0.1", "1.0.2", "1.0.3")

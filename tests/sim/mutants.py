@@ -47,9 +47,27 @@ def _mutant(name: str, file: str, old: str, new: str) -> Mutant:
 MUTANTS = (
     _mutant(
         "a canary takes one machine too many",
-        "core/rolling.py",
-        "    return max(0, max(1, rollout.size * percent // 100) - taken)\n",
-        "    return max(0, max(1, rollout.size * percent // 100) + 1 - taken)\n",
+        "core/pacing.py",
+        "        yield share_of(policy.canary_percent, size=size), (",
+        "        yield share_of(policy.canary_percent, size=size) + 1, (",
+    ),
+    _mutant(
+        "a rollout does not rest at its checkpoint",
+        "core/pacing.py",
+        "(begun == ceiling and now < until)",
+        "(begun == ceiling and now < rollout.started_at)",
+    ),
+    _mutant(
+        "a batch goes past a checkpoint",
+        "core/pacing.py",
+        "        if begun < ceiling or (",
+        "        if (",
+    ),
+    _mutant(
+        "a ramp is ahead of its time",
+        "core/pacing.py",
+        "max(1, size * elapsed // policy.ramp)",
+        "1 + size * elapsed // policy.ramp",
     ),
     _mutant(
         "a repair does not wait for the grace period",
@@ -110,7 +128,7 @@ MUTANTS = (
     ),
     _mutant(
         "a batch is one too large",
-        "core/rolling.py",
+        "core/policy.py",
         "    return max(1, size * percent // 100)\n",
         "    return max(1, size * percent // 100) + 1\n",
     ),

@@ -21,7 +21,8 @@ from upkeep.api.scripts import Script, to_column
 from upkeep.api.services import Services
 from upkeep.api.shapes import Body, Label, Name
 from upkeep.core.health import HealthSource
-from upkeep.core.model import GroupKind, MachineId, RepairAction, RollingPolicy, Verb
+from upkeep.core.model import GroupKind, MachineId, RepairAction, Verb
+from upkeep.core.policy import RollingPolicy
 from upkeep.core.snapshot import OperatorCall
 from upkeep.core.systems.repairs import grace_errors
 from upkeep.ports import AGENT_ONLY

@@ -9,8 +9,7 @@ from msgspec import UNSET, UnsetType
 
 from upkeep.api.problems import invalid
 from upkeep.api.shapes import Body, View
-from upkeep.core.model import RollingPolicy
-from upkeep.core.rolling import policy_errors
+from upkeep.core.policy import RollingPolicy, policy_errors
 
 # Beyond every allowed length; a larger number would not fit into a timedelta.
 SECONDS_MAX = 10**9
@@ -23,6 +22,8 @@ _LENGTHS = (
     "drain_timeout",
     "start_hook_wait",
     "batch_hook_wait",
+    "checkpoint_bake",
+    "ramp",
 )
 
 
@@ -45,6 +46,9 @@ class PolicyPatch(Body):
     governs_automatic: bool | UnsetType = UNSET
     needs_approval: bool | UnsetType = UNSET
     canary_percent: int | UnsetType = UNSET
+    checkpoints: tuple[int, ...] | UnsetType = UNSET
+    checkpoint_bake_s: int | UnsetType = UNSET
+    ramp_s: int | UnsetType = UNSET
     start_hook_wait_s: int | UnsetType = UNSET
     start_hook_approves: bool | UnsetType = UNSET
     batch_hook_wait_s: int | UnsetType = UNSET
@@ -68,6 +72,9 @@ class PolicyView(View):
     governs_automatic: bool
     needs_approval: bool
     canary_percent: int
+    checkpoints: tuple[int, ...]
+    checkpoint_bake_s: int
+    ramp_s: int
     start_hook_wait_s: int
     start_hook_approves: bool
     batch_hook_wait_s: int

@@ -166,13 +166,19 @@ def story(name: Name, limit: Limit = 50, after: After = "", as_json: Json = Fals
     print_page(columns, page, as_json=as_json)
 
 
+def _policy_value(key: str, value: Any) -> object:
+    if key.endswith("_s"):
+        return show_length(value)
+    if isinstance(value, list):
+        return ", ".join(f"{share} %" for share in value) or "none"
+    return value
+
+
 def group_lines(group: Document) -> dict[str, object]:
     """A group for people: lengths with their unit, the probe as its URL."""
     policy = group.get("policy") or {}
     shown = {
-        key.removesuffix("_s").replace("_", " "): show_length(value)
-        if key.endswith("_s")
-        else value
+        key.removesuffix("_s").replace("_", " "): _policy_value(key, value)
         for key, value in policy.items()
     }
     return {

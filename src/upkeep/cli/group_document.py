@@ -13,6 +13,7 @@ import typer
 
 from upkeep.cli.exit_codes import CommandFailed, ExitCode
 from upkeep.cli.options import POLICY_OPTIONS, PROBE_OPTIONS
+from upkeep.cli.quantities import parse_percents
 
 _PROBE_KEYS = {
     "probe_count": "number_of_probes",
@@ -55,19 +56,24 @@ def group_document(
 
 
 def policy_document(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Lengths are whole seconds with `_s` in the name.
+    """Lengths are whole seconds with `_s` in the name, shares are lists of percentages.
 
     Raises:
-        typer.BadParameter: a length is not.
+        typer.BadParameter: one is not.
     """
     for row in POLICY_OPTIONS:
         if row.form == "length" and options[row.key] not in (None, int(options[row.key] or 0)):
             raise typer.BadParameter(f"--{row.key.replace('_', '-')} takes whole seconds")
-    return {
-        f"{row.key}_s" if row.form == "length" else row.key: options[row.key]
-        for row in POLICY_OPTIONS
-        if options[row.key] is not None
-    }
+    document: dict[str, Any] = {}
+    for row in POLICY_OPTIONS:
+        given = options[row.key]
+        if given is None:
+            continue
+        if row.form == "percents":
+            document[row.key] = parse_percents(given)
+        else:
+            document[f"{row.key}_s" if row.form == "length" else row.key] = given
+    return document
 
 
 def probe_document(

@@ -80,6 +80,7 @@ _TYPES: Mapping[str, Any] = {
     "texts": list[str] | None,
     "file": Path | None,
     "length": float | None,
+    "percents": str | None,
 }
 
 MODEL_OPTIONS = (
@@ -247,6 +248,22 @@ POLICY_OPTIONS = (
         high=99,
     ),
     OptionRow(
+        key="checkpoints",
+        form="percents",
+        help="Rest where these shares of the group have the version: 10,50; none rests nowhere.",
+        metavar="PERCENTS",
+    ),
+    OptionRow(
+        key="checkpoint_bake",
+        form="length",
+        help="How long to rest at each checkpoint.",
+    ),
+    OptionRow(
+        key="ramp",
+        form="length",
+        help="Spread a rollout evenly over so long; 0 does not.",
+    ),
+    OptionRow(
         key="start_hook_wait",
         form="length",
         help="Ask before a rollout begins by itself, and wait this long; 0 asks nobody.",
@@ -289,7 +306,7 @@ def _parameter(row: OptionRow) -> inspect.Parameter:
     name = "--" + (row.flag or row.key).replace("_", "-")
     names = f"{name}/--no-{name.removeprefix('--')}" if row.form == "flag" else name
     settings: dict[str, Any] = {"help": row.help}
-    if row.form in ("text", "texts", "file"):
+    if row.form in ("text", "texts", "file", "percents"):
         settings["metavar"] = row.metavar or (row.flag or row.key).upper()
     if row.form == "int":
         settings |= {"min": row.low, "max": row.high, "metavar": "N"}

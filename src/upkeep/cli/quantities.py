@@ -1,4 +1,4 @@
-"""Reads and shows lengths of time, moments and sizes as people write them on a command line.
+"""Reads and shows lengths, moments, shares and sizes as people write them on a command line.
 
 A length is `30s`, `5m`, `2h`, `1d`, `1h30m` or ISO 8601 (`PT5M`); a bare number is refused, since
 nobody can tell whether 5 are seconds or minutes.  A moment is RFC 3339 with its time zone, `now`,
@@ -52,6 +52,20 @@ def _iso_s(length: str) -> float | None:
     if found is None or length[-1] in "PT":
         return None
     return sum(float(number) * _UNITS_S[unit] for unit, number in found.groupdict("0").items())
+
+
+def parse_percents(text: str) -> list[int]:
+    """`10,50` or `10%, 50%`; `none` is an empty list.
+
+    Raises:
+        typer.BadParameter: one of them is no whole number.
+    """
+    if text.strip() == "none":
+        return []
+    parts = [part.strip().removesuffix("%").strip() for part in text.split(",")]
+    if not all(part.isascii() and part.isdigit() and len(part) <= 3 for part in parts):
+        raise typer.BadParameter(f"{text!r} are no percentages; write 10,50 or none")
+    return [int(part) for part in parts]
 
 
 def parse_moment(text: str, *, now: datetime | None = None) -> datetime:

@@ -24,6 +24,8 @@ from upkeep.core.model import (
     System,
     Task,
 )
+from upkeep.core.pacing import places
+from upkeep.core.policy import share_of
 from upkeep.core.refusals import (
     DISRUPTIVE,
     SOON,
@@ -41,8 +43,6 @@ from upkeep.core.refusals import (
     take_claims,
 )
 from upkeep.core.rolling import (
-    batch_size,
-    canary_places,
     open_batch,
     pause_until,
     still_on_target,
@@ -173,15 +173,12 @@ def _admit_batch(draft: Draft, rollout: Rollout, ready: list[Machine]) -> None:
             refusal = HoldReason.HALTED, None, "the rollout was halted; see the next attempt"
             hold(draft, rollout, machine, refusal)
         return
-    limit = batch_size(policy.max_batch_percent, size=rollout.size)
-    if (places := canary_places(draft, rollout)) is not None:
-        limit = min(limit, places)
-        if limit == 0:
-            text = f"promote it: upkeep rollout promote {rollout.id}, or publish a newer version"
-            for machine in ready:
-                refusal = HoldReason.CANARY, None, text
-                hold(draft, rollout, machine, refusal)
-            return
+    more, too_soon = places(draft, rollout)
+    if too_soon is not None:
+        for machine in ready:
+            hold(draft, rollout, machine, too_soon)
+        return
+    limit = min(more, share_of(policy.max_batch_percent, size=rollout.size))
     if policy.batch_hook_wait:
         next_batch = _may_go_together(ordered, limit, rollout, lambda machine: True)
         ordered, waiting = let_go(draft, rollout, ordered, next_batch)
@@ -267,7 +264,7 @@ def _admit_each(draft: Draft, rollout: Rollout, ready: list[Machine]) -> None:
 def _admit_rollbacks(draft: Draft, rollout: Rollout) -> None:
     """A guilty version leaves every machine: healthy ones too, with claims, a batch at a time."""
     refusal = refusal_for_all(draft, rollout)
-    limit = batch_size(rollout.policy.max_batch_percent, size=rollout.size)
+    limit = share_of(rollout.policy.max_batch_percent, size=rollout.size)
     moving = sum(1 for t in draft.tasks_of(rollout) if t.state in IN_HAND)
     for task in still_on_target(draft, rollout):
         machine = draft.machines[subject_of(task)]

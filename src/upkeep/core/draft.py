@@ -22,7 +22,6 @@ from upkeep.core.model import (
     Lifecycle,
     Machine,
     MachineId,
-    RollingPolicy,
     Rollout,
     RolloutId,
     StartedBy,
@@ -30,6 +29,7 @@ from upkeep.core.model import (
     Task,
     Verb,
 )
+from upkeep.core.policy import RollingPolicy
 from upkeep.core.snapshot import Action, Plan, Snapshot
 from upkeep.core.task import IN_HAND, Signal, TaskState, step
 

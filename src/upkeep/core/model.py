@@ -14,6 +14,7 @@ from datetime import datetime, timedelta
 from enum import IntEnum, StrEnum
 from typing import NewType
 
+from upkeep.core.policy import DEFAULTS, RollingPolicy
 from upkeep.core.task import TaskState
 
 MachineId = NewType("MachineId", str)
@@ -112,57 +113,6 @@ class Machine:
     skip: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RollingPolicy:
-    """How a rollout goes over a group; frozen into the rollout at its start.
-
-    Ranges and defaults: sheet os-image §2.3 and §10; `validate_policy` in rolling.py checks them.
-
-    Attributes:
-        max_batch_percent: machines upgraded together, 5..100 % of the group, rounded down, min 1.
-        max_unhealthy_percent: ceiling of unplanned unhealthy machines before each batch, 5..100.
-        max_unhealthy_upgraded_percent: ceiling among upgraded machines after a batch, 0..100.
-        health_wait: how long a touched machine may take to be seen healthy.
-        bake_time: how long it must then stay healthy before its batch is closed.
-        notice: how long before it starts a machine's work is announced.
-        drain_timeout: how long the machine's own drain hook may take; zero means no draining.
-        auto_rollback: put a failed machine back on its previous OS disk.
-        rollback_on_breach: when the version is found guilty, take every upgraded machine back.
-        max_surge: make new machines first and delete as many old ones after (see surge.py).
-        governs_automatic: it holds for rollouts that begin by themselves, too; without it those
-            go by the defaults of the percentages, the pause, the order and the surge.
-        needs_approval: a rollout that begins by itself takes a machine only once somebody has
-            approved it (Azure's deferral).
-        canary_percent: a rollout that begins by itself takes so many first, at least one, and no
-            more until somebody promotes it; zero means no canary.
-        start_hook_wait: how long a rollout that begins by itself waits for an answer before its
-            first batch; zero means that nobody is asked.  See lifecycle_hooks.py.
-        start_hook_approves: what silence means then.
-        batch_hook_wait, batch_hook_approves: the same before each batch.
-    """
-
-    max_batch_percent: int = 20
-    max_unhealthy_percent: int = 20
-    max_unhealthy_upgraded_percent: int = 20
-    pause_between_batches: timedelta = timedelta(0)
-    health_wait: timedelta = timedelta(minutes=5)
-    bake_time: timedelta = timedelta(0)
-    notice: timedelta = timedelta(0)
-    drain_timeout: timedelta = timedelta(0)
-    cross_zone: bool = False
-    prioritize_unhealthy: bool = True
-    auto_rollback: bool = True
-    rollback_on_breach: bool = True
-    max_surge: bool = False
-    governs_automatic: bool = True
-    needs_approval: bool = False
-    canary_percent: int = 0
-    start_hook_wait: timedelta = timedelta(0)
-    start_hook_approves: bool = True
-    batch_hook_wait: timedelta = timedelta(0)
-    batch_hook_approves: bool = True
-
-
 class RepairAction(StrEnum):
     REPLACE = "replace"
     REIMAGE = "reimage"
@@ -217,7 +167,7 @@ class Group:
     image_name: str = ""
     auto_upgrade: bool = True
     paused: bool = False
-    policy: RollingPolicy = RollingPolicy()
+    policy: RollingPolicy = DEFAULTS
     baked: str = ""
     next_ordinal: int = 0
     next_rollout: int = 1

@@ -24,110 +24,20 @@ from upkeep.core.model import (
     Health,
     Lifecycle,
     Machine,
-    RollingPolicy,
     Rollout,
     RolloutCode,
     RolloutState,
     Task,
     Verb,
 )
+from upkeep.core.policy import RollingPolicy
 from upkeep.core.task import TERMINAL, Signal, TaskState
 from upkeep.core.verdict import Verdict, exceeds, judge_batch, some_of, witness_for
-
-BATCH_PERCENT = range(5, 101)
-UNHEALTHY_PERCENT = range(5, 101)
-UNHEALTHY_UPGRADED_PERCENT = range(101)
-CANARY_PERCENT = range(100)
-HEALTH_WAIT_MAX = timedelta(hours=4)
-BAKE_TIME_MAX = timedelta(days=2)
-PAUSE_MAX = timedelta(days=7)
-NOTICE_MAX = timedelta(days=7)
-HOOK_WAIT_MAX = timedelta(days=1)
 
 # A rollout that stops for one of these has not failed.
 _CANCELLED = frozenset(
     {RolloutCode.SUPERSEDED, RolloutCode.IMAGE_EXCLUDED, RolloutCode.OPERATOR_CANCELLED}
 )
-
-
-def policy_errors(policy: RollingPolicy) -> list[str]:
-    """What is wrong with a policy, a sentence each that says what to set instead.
-
-    Source: sheet os-image §2.3 (ranges; batch must not exceed the unhealthy limit), §10.
-    """
-    errors = []
-    for name, value, allowed in (
-        ("max_batch_percent", policy.max_batch_percent, BATCH_PERCENT),
-        ("max_unhealthy_percent", policy.max_unhealthy_percent, UNHEALTHY_PERCENT),
-        (
-            "max_unhealthy_upgraded_percent",
-            policy.max_unhealthy_upgraded_percent,
-            UNHEALTHY_UPGRADED_PERCENT,
-        ),
-        ("canary_percent", policy.canary_percent, CANARY_PERCENT),
-    ):
-        if value not in allowed:
-            errors.append(f"{name} is {value}; set {allowed.start} to {allowed.stop - 1}")
-    if policy.max_batch_percent > policy.max_unhealthy_percent:
-        errors.append(
-            f"max_batch_percent ({policy.max_batch_percent}) is above max_unhealthy_percent "
-            f"({policy.max_unhealthy_percent}); lower the first or raise the second"
-        )
-    for name, length, longest in (
-        ("health_wait", policy.health_wait, HEALTH_WAIT_MAX),
-        ("bake_time", policy.bake_time, BAKE_TIME_MAX),
-        ("pause_between_batches", policy.pause_between_batches, PAUSE_MAX),
-        ("notice", policy.notice, NOTICE_MAX),
-        ("drain_timeout", policy.drain_timeout, HEALTH_WAIT_MAX),
-        ("start_hook_wait", policy.start_hook_wait, HOOK_WAIT_MAX),
-        ("batch_hook_wait", policy.batch_hook_wait, HOOK_WAIT_MAX),
-    ):
-        if not timedelta(0) <= length <= longest:
-            errors.append(f"{name} is {length}; set at least 0 and at most {longest}")
-    if policy.health_wait == timedelta(0):
-        errors.append("health_wait is 0; set how long a machine may take to become healthy")
-    return errors
-
-
-def platform_policy(policy: RollingPolicy) -> RollingPolicy:
-    """What a rollout that begins by itself goes by where the group's own policy does not govern it:
-    the defaults, with the group's own times.
-
-    Source: sheet os-image §2.3, `useRollingUpgradePolicy`.
-    """
-    default = RollingPolicy()
-    return replace(
-        policy,
-        max_batch_percent=default.max_batch_percent,
-        max_unhealthy_percent=default.max_unhealthy_percent,
-        max_unhealthy_upgraded_percent=default.max_unhealthy_upgraded_percent,
-        pause_between_batches=default.pause_between_batches,
-        cross_zone=default.cross_zone,
-        prioritize_unhealthy=default.prioritize_unhealthy,
-        rollback_on_breach=default.rollback_on_breach,
-        max_surge=default.max_surge,
-    )
-
-
-def batch_size(percent: int, *, size: int) -> int:
-    """Machines upgraded together: rounded down, never below one.
-
-    E.g. 20 % of 1, 5, 9, 10, 14, 100 is 1, 1, 1, 2, 2, 20.  Source: sheet os-image §10.
-    """
-    assert percent in BATCH_PERCENT
-    return max(1, size * percent // 100)
-
-
-def canary_places(draft: Draft, rollout: Rollout) -> int | None:
-    """How many more machines may get the version before it is promoted; None: any number.
-
-    Source: sheet os-image §12 (Google MIG: canary held until promoted).
-    """
-    percent = rollout.policy.canary_percent
-    if not percent or rollout.promoted:
-        return None
-    taken = sum(1 for task in draft.tasks_of(rollout) if task.batch > 0)
-    return max(0, max(1, rollout.size * percent // 100) - taken)
 
 
 def unplanned_unhealthy(draft: Draft) -> list[Machine]:

@@ -8,13 +8,8 @@ from collections.abc import Iterator
 from datetime import datetime
 
 from upkeep.core.hook_event import Answer, HookEvent, HookKind
-from upkeep.core.model import (
-    MachineId,
-    RollingPolicy,
-    Rollout,
-    RolloutId,
-    Task,
-)
+from upkeep.core.model import MachineId, Rollout, RolloutId, Task
+from upkeep.core.policy import RollingPolicy
 from upkeep.core.task import TaskState
 from upkeep.sim.checkers import (
     OURS,

@@ -13,7 +13,6 @@ from upkeep.core.model import (
     MachineId,
     Rollout,
     RolloutCode,
-    RolloutId,
     RolloutState,
     StartedBy,
     System,
@@ -64,8 +63,6 @@ class StartChecker(BlindChecker):
         # (group, target) → why it must not begin again by itself.
         self._barred: dict[tuple[str, str], str] = {}
         self._times = {str(g.group.id): (g.blackouts, g.windows) for g in facts.drawing.groups}
-        self._canaries = {g.group.id: g.group.policy.canary_percent for g in facts.drawing.groups}
-        self._canary_of: dict[RolloutId, set[MachineId]] = {}
         self._deferred = {g.group.id for g in facts.drawing.groups if g.group.policy.needs_approval}
 
     def committed(self, commit: Commit) -> None:
@@ -81,7 +78,6 @@ class StartChecker(BlindChecker):
                 self._announced_at[(task.rollout, task.machine)] = commit.now
                 self._spared(task)
                 self._approved(task)
-                self._canary(task)
             if task.state is TaskState.DRAINING:
                 self._drained_at[(task.rollout, task.machine)] = commit.now
         for rollout in commit.plan.rollouts:
@@ -112,21 +108,6 @@ class StartChecker(BlindChecker):
             return
         if (rollout.id, task.machine) not in self.facts.approved:
             raise RuleBroken("UNAPPROVED", f"{rollout.id} takes {task.machine} unasked")
-
-    def _canary(self, task: Task) -> None:
-        """Before a person has promoted it no more than the canary is taken, told from the start."""
-        rollout = self.facts.rollouts[task.rollout]
-        if not is_automatic_upgrade(rollout):
-            return
-        percent = self._canaries[rollout.group]
-        if not percent or rollout.id in self.facts.promoted:
-            return
-        taken = self._canary_of.setdefault(rollout.id, set())
-        taken.add(task.machine)
-        # A machine whose work was withdrawn gives its place to another.
-        now = sum(self.facts.tasks[(rollout.id, machine)].batch > 0 for machine in taken)
-        if now > max(1, rollout.size * percent // 100):
-            raise RuleBroken("CANARY", f"{rollout.id} has taken {now} of {rollout.size} unpromoted")
 
     def _rollout(self, rollout: Rollout) -> None:
         key = (str(rollout.group), rollout.target)

@@ -21,9 +21,8 @@ from upkeep.core.model import (
     MachineId,
     RepairAction,
     Repairs,
-    RollingPolicy,
 )
-from upkeep.core.rolling import policy_errors
+from upkeep.core.policy import RollingPolicy, policy_errors
 from upkeep.core.snapshot import Interval
 from upkeep.sim.kernel import moment, stream
 from upkeep.sim.memory_rows import BudgetSelector
@@ -133,11 +132,14 @@ def draw(seed: int, options: Options) -> Drawing:
     powers = stream(seed, "powers")
     groups = tuple(replace(g, restarted_by_agent=powers.random() < 0.15) for g in groups)
     if not options.bad_versions:
-        approvals, hooks = stream(seed, "approvals"), stream(seed, "hooks")
-        repairs = stream(seed, "repairs")
-        groups = tuple(
-            _with_repairs(repairs, _with_hooks(hooks, _with_approval(approvals, g))) for g in groups
-        )
+        for part, with_it in (
+            ("approvals", _with_approval),
+            ("hooks", _with_hooks),
+            ("repairs", _with_repairs),
+            ("paces", _with_pace),
+        ):
+            draws = stream(seed, part)
+            groups = tuple(with_it(draws, group) for group in groups)
     return Drawing(
         seed=seed,
         options=options,
@@ -170,6 +172,21 @@ def _with_hooks(draws: random.Random, drawing: GroupDrawing) -> GroupDrawing:
         policy = replace(policy, canary_percent=draws.choice((1, 5, 20, 50)))
     if 0.06 < kind < 0.18:
         policy = replace(policy, batch_hook_wait=wait, batch_hook_approves=approves)
+    return replace(drawing, group=replace(drawing.group, policy=policy))
+
+
+def _with_pace(draws: random.Random, drawing: GroupDrawing) -> GroupDrawing:
+    """Checkpoints, or a ramp, or now and then both."""
+    kind = draws.random()
+    checkpoints = draws.choice(((50,), (10, 50), (1, 20, 90)))
+    bake = timedelta(minutes=draws.choice((20, 120, 720)))
+    ramp = timedelta(hours=draws.choice((2, 12, 48)))
+    policy = drawing.group.policy
+    if kind < 0.14:
+        policy = replace(policy, checkpoints=checkpoints, checkpoint_bake=bake)
+    if 0.1 < kind < 0.22:
+        policy = replace(policy, ramp=ramp)
+    assert not policy_errors(policy), policy_errors(policy)
     return replace(drawing, group=replace(drawing.group, policy=policy))
 
 

@@ -21,6 +21,7 @@ from upkeep.sim.check_budgets import BudgetChecker
 from upkeep.sim.check_holds import HoldChecker
 from upkeep.sim.check_hooks import HookChecker
 from upkeep.sim.check_journal import JournalChecker
+from upkeep.sim.check_pace import PaceChecker
 from upkeep.sim.check_repairs import RepairChecker
 from upkeep.sim.check_starts import BatchChecker, StartChecker
 from upkeep.sim.check_states import StateChecker
@@ -135,6 +136,7 @@ class Simulation:
             BudgetChecker(self.facts),
             StartChecker(self.facts),
             HookChecker(self.facts),
+            PaceChecker(self.facts),
             RepairChecker(self.facts),
             BatchChecker(self.facts),
             JournalChecker(self.facts),

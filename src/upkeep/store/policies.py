@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from upkeep.core.model import RollingPolicy
+from upkeep.core.policy import RollingPolicy
 
 _MILLISECOND = timedelta(milliseconds=1)
 
@@ -35,5 +35,6 @@ def policy_from_json(text: str) -> RollingPolicy:
         if f"{field.name}_ms" in document:
             values[field.name] = timedelta(milliseconds=document[f"{field.name}_ms"])
         elif field.name in document:
-            values[field.name] = document[field.name]
+            value = document[field.name]
+            values[field.name] = tuple(value) if isinstance(value, list) else value
     return RollingPolicy(**values)

@@ -8,7 +8,7 @@ from itertools import groupby
 from markupsafe import Markup
 
 from upkeep.core.model import Lifecycle, RolloutState
-from upkeep.core.rolling import batch_size
+from upkeep.core.policy import share_of
 from upkeep.store.overview import (
     BlackoutRow,
     BudgetRow,
@@ -238,7 +238,7 @@ _STATES = {
 
 def _rollout(row: RolloutRow, overview: Overview, now: datetime) -> RolloutView:
     tasks = overview.tasks.get(row.id, ())
-    size = batch_size(policy_from_json(row.policy).max_batch_percent, size=row.size)
+    size = share_of(policy_from_json(row.policy).max_batch_percent, size=row.size)
     state = "paused" if row.paused and row.ended_at is None else _STATES[row.state]
     if row.ended_at is None and row.state is RolloutState.RUNNING and row.target:
         state += _progress(row, tasks, size)

@@ -31,6 +31,8 @@ REASONS = {
     HoldReason.NEEDS_APPROVAL: "an approval is missing",
     HoldReason.HOOK: "a lifecycle hook waits for an answer",
     HoldReason.CANARY: "the canary is not promoted",
+    HoldReason.CHECKPOINT: "the rollout rests at a checkpoint",
+    HoldReason.RAMP: "the ramp is not so far yet",
     HoldReason.OTHER_WORK: "other work has it in hand",
     HoldReason.BUDGET_SPENT: "the budget is spent",
     HoldReason.BUDGET_RESERVED: "the budget's place is reserved",

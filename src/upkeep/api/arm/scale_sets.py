@@ -26,7 +26,8 @@ from upkeep.api.arm.scopes import (
 from upkeep.api.arm.set_model import NOTICE, hooks_of, is_size_of_ours, mode_of
 from upkeep.api.arm.values import duration
 from upkeep.api.shapes import text_cursor
-from upkeep.core.model import GroupKind, Lifecycle, RepairAction, RollingPolicy
+from upkeep.core.model import GroupKind, Lifecycle, RepairAction
+from upkeep.core.policy import RollingPolicy
 from upkeep.store import arm_documents, groups
 from upkeep.store.database import from_us, from_us_or_none
 from upkeep.store.policies import policy_from_json

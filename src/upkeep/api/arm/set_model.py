@@ -18,7 +18,8 @@ from upkeep.api.arm.scopes import GALLERY, image_of_id
 from upkeep.api.arm.values import binary, duration, flag, one_of, seconds, whole
 from upkeep.api.problems import InputError, bad_request, invalid
 from upkeep.core.hook_event import HookKind
-from upkeep.core.model import RepairAction, RollingPolicy
+from upkeep.core.model import RepairAction
+from upkeep.core.policy import RollingPolicy
 
 MODES = ("Automatic", "Manual", "Rolling")
 # Of each placement group of Azure's uniform sets.  Source: sheet §10.

@@ -32,9 +32,10 @@ from upkeep.core.model import (
     System,
     Verb,
 )
+from upkeep.core.policy import platform_policy
 from upkeep.core.recurrence import RecurrenceError, Schedule, parse_recurrence
 from upkeep.core.refusals import UNREACHABLE, Refusal, refusal_by_owner
-from upkeep.core.rolling import open_batch, platform_policy, still_on_target, stop_rollout
+from upkeep.core.rolling import open_batch, still_on_target, stop_rollout
 from upkeep.core.snapshot import OperatorCall
 from upkeep.core.task import TERMINAL, TaskState
 from upkeep.core.version import is_older, is_usable, latest
@@ -192,12 +193,14 @@ def begin(
     candidates: list[Machine],
     started_by: StartedBy,
     *,
+    named: bool = False,
     force: bool = False,
 ) -> Rollout:
     """Freeze target, candidates and policy into a new rollout.
 
     A rollout that a person started does not roll machines back by itself (sheet §2.8), and who
-    starts it has approved it: nobody else is asked (docs/adr/0015, 0016).
+    starts it has approved it: nobody else is asked (docs/adr/0015, 0016).  Who names machines wants
+    them now: no checkpoint and no ramp (docs/adr/0019).
     """
     policy = draft.group.policy
     if started_by is StartedBy.USER:
@@ -210,6 +213,8 @@ def begin(
             start_hook_wait=timedelta(0),
             batch_hook_wait=timedelta(0),
         )
+        if named:
+            policy = replace(policy, checkpoints=(), ramp=timedelta(0))
     elif not policy.governs_automatic:
         policy = platform_policy(policy)
     rollout = draft.begin_rollout(
@@ -244,7 +249,7 @@ def start_by_hand(draft: Draft, call: OperatorCall) -> str:
     candidates = [m for m in machines if not m.protected]
     if not candidates:
         return f"no unprotected machine is older than {target}"
-    begin(draft, target, candidates, StartedBy.USER, force=call.force)
+    begin(draft, target, candidates, StartedBy.USER, named=bool(wanted), force=call.force)
     return ""
 
 
