@@ -22,6 +22,7 @@ from upkeep.catalogue.blobs import BlobStore
 from upkeep.engine.clock import EngineClock
 from upkeep.engine.health_watch import HealthWatch
 from upkeep.engine.loop import Engine
+from upkeep.engine.prometheus import Prometheus
 from upkeep.store.database import Database
 from upkeep.store.fleet import SqlFleetStore
 from upkeep.store.migrate import migrate
@@ -115,6 +116,7 @@ def make_services(directory: Path, url: str = "https://127.0.0.1:8443") -> tuple
         state_dir=directory,
         platforms=frozenset({"simulated"}),
         network="10.92.0.0/24",
+        ask_alarm=Prometheus(allow_local=True).ask,
         wake=lambda: None,
         is_ready=lambda: True,
         agent_times=AgentTimes(long_s=5, interval_s=300),

@@ -79,8 +79,8 @@ def test_an_expired_token_says_that_it_has_expired(server: Any) -> None:
 
 def test_every_list_has_one_envelope(server: Any) -> None:
     client = server.client()
-    for path in ("groups", "machines", "rollouts", "images", "budgets", "blackouts", "tokens",
-                 "holds", "audit"):  # fmt: skip
+    for path in ("groups", "machines", "rollouts", "images", "budgets", "blackouts",
+                 "alarms", "tokens", "holds", "audit"):  # fmt: skip
         answer = client.get(f"/v1/{path}")
         assert answer.status_code == 200, (path, answer.text)
         assert set(answer.json()) == {"items", "next"}, path

@@ -20,7 +20,8 @@ PATHS = (
     "/v1/machines/{}/enrol-token", "/v1/holds", "/v1/images", "/v1/images/{}",
     "/v1/images/{}/versions/{}", "/v1/images/{}/versions/{}/tar",
     "/v1/images/{}/versions/{}/replicate", "/v1/budgets", "/v1/budgets/{}", "/v1/blackouts",
-    "/v1/blackouts/{}", "/v1/tokens", "/v1/tokens/{}", "/v1/audit", "/v1/clock",
+    "/v1/blackouts/{}", "/v1/alarms", "/v1/alarms/{}", "/v1/tokens", "/v1/tokens/{}", "/v1/audit",
+    "/v1/clock",
     "/agent/v1/check-in", "/agent/v1/poll", "/agent/v1/enrol", "/agent/v1/nothing", "/nothing",
 )  # fmt: skip
 FIELDS = (

@@ -65,6 +65,7 @@ def main(state: Path, port: int, application_port: int) -> int:
             listen=(f"127.0.0.1:{port}",),
             advertise=f"https://127.0.0.1:{port}",
             allow_local_probes=True,
+            allow_local_alarms=True,
         )
     )
 

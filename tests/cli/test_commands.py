@@ -432,3 +432,23 @@ def test_names_go_into_paths_as_one_part(logged_in: ScriptedServer) -> None:
         result = run("group", "show", name)
         assert result.exit_code == ExitCode.USAGE
     assert logged_in.asked == []
+
+
+def test_an_alarm_is_made_listed_and_deleted(logged_in: ScriptedServer) -> None:
+    logged_in.on("POST", "/v1/alarms", {"id": "al_1", "state": "quiet"})
+    given = ("--group", "web", "--url", "http://p:9090", "--query", "up == 0", "--action", "halt")
+    document = sent(logged_in, "POST", "/v1/alarms", "alarm", "create", "errors", *given)
+    assert document == {
+        "group": "web", "name": "errors", "url": "http://p:9090", "query": "up == 0",
+        "action": "halt",
+    }  # fmt: skip
+    shown = {
+        "id": "al_1", "name": "errors", "group": "web", "action": "halt", "state": "firing",
+        "since": "2026-11-27T18:00:00Z", "detail": "job=api is 7",
+    }  # fmt: skip
+    logged_in.on("GET", "/v1/alarms", {"items": [shown], "next": None})
+    lines = run("alarm", "list").stdout.splitlines()
+    assert lines[0].split() == ["ID", "NAME", "GROUP", "ACTION", "STATE", "SINCE", "ANSWER"]
+    assert "job=api is 7" in lines[1]
+    logged_in.on("DELETE", "/v1/alarms/al_1", shown)
+    assert run("alarm", "delete", "al_1").stdout.strip() == "Deleted alarm al_1."

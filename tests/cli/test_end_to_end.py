@@ -18,6 +18,7 @@ from pathlib import Path
 
 import pytest
 from tests.cli.conftest import run
+from tests.real_prometheus import running_prometheus
 
 from upkeep.api.certificates import CA_FILE as SERVER_CA_FILE
 from upkeep.cli import connection
@@ -28,6 +29,8 @@ from upkeep.store.tokens import ADMIN_TOKEN_FILE
 
 READY_S = 30.0
 SETTLED_S = 20.0
+# An alarm is asked every 15 s.
+ASKED_S = 40.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -353,3 +356,25 @@ def test_the_installed_command_itself(real: RealServer) -> None:
     )  # fmt: skip
     assert result.returncode == 0, result.stderr
     assert "items" in json.loads(result.stdout)
+
+
+def test_an_alarm_is_asked_by_the_server_itself(tmp_path: Path) -> None:
+    ok("group", "create", "watched", "--kind", "loose", "--platform", "agent_only")
+    with running_prometheus(tmp_path) as url:
+        given = ("--group", "watched", "--url", url)
+        later = f"time() > bool {time.time() + 5:.0f}"
+        told = ok("alarm", "create", "errors", *given, "--query", later)
+        assert told.startswith("Alarm errors is quiet")
+
+        def state() -> str:
+            return str(document("alarm", "list")["items"][0]["state"])
+
+        wait_for(lambda: state() == "firing", ASKED_S)
+        assert "alarm errors is firing: it is 1" in ok("group", "story", "watched")
+        refused = run("alarm", "create", "more", *given, "--query", "sum(")
+        assert refused.exit_code == ExitCode.INVALID, refused.output
+        assert "The query is refused" in refused.output
+    # It answers no more: after a minute nobody knows.
+    wait_for(lambda: state() == "unknown", ASKED_S + 60)
+    gone = document("alarm", "list")["items"][0]["id"]
+    assert ok("alarm", "delete", gone) == f"Deleted alarm {gone}.\n"

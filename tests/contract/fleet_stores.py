@@ -14,6 +14,7 @@ from typing import Any, Protocol
 import msgspec
 from sqlalchemy import insert, select, update
 
+from upkeep.core.alarm import Alarm, AlarmState
 from upkeep.core.hold import Hold, HoldReason
 from upkeep.core.hook_event import Answer, HookEvent
 from upkeep.core.model import (
@@ -42,7 +43,7 @@ from upkeep.ports import MachineStatus, Power
 from upkeep.sim.memory import MemoryStore
 from upkeep.sim.memory_operator import MemoryOperator
 from upkeep.sim.memory_rows import BudgetSelector
-from upkeep.store import actions, blackouts, calls, hook_events, rollouts
+from upkeep.store import actions, alarms, blackouts, calls, hook_events, rollouts
 from upkeep.store import tables as t
 from upkeep.store.budget_rows import recount
 from upkeep.store.database import Database, to_us, to_us_or_none
@@ -77,6 +78,14 @@ class Backend(Protocol):
     def add_call(self, group: str, call: OperatorCall, *, now: datetime) -> None: ...
 
     def add_blackout(self, group: str, blackout: Interval, *, now: datetime) -> None: ...
+
+    def add_alarm(self, group: str, alarm: Alarm, *, now: datetime) -> None: ...
+
+    def tell_alarm(
+        self, group: str, name: str, state: AlarmState, detail: str, *, now: datetime
+    ) -> None: ...
+
+    def remove_alarm(self, group: str, name: str, *, now: datetime) -> None: ...
 
     def protect(self, machine: str, protected: bool, *, now: datetime) -> None: ...
 
@@ -127,6 +136,17 @@ class MemoryBackend:
         self._operator.set_times(
             GroupId(group), windows=None, blackouts=(*known, blackout), now=now
         )
+
+    def add_alarm(self, group: str, alarm: Alarm, *, now: datetime) -> None:
+        self._operator.add_alarm(GroupId(group), alarm, now=now)
+
+    def tell_alarm(
+        self, group: str, name: str, state: AlarmState, detail: str, *, now: datetime
+    ) -> None:
+        self._operator.tell_alarm(GroupId(group), name, state, detail, now=now)
+
+    def remove_alarm(self, group: str, name: str, *, now: datetime) -> None:
+        self._operator.remove_alarm(GroupId(group), name, now=now)
 
     def protect(self, machine: str, protected: bool, *, now: datetime) -> None:
         self._operator.change_machine(MachineId(machine), protected=protected, now=now)
@@ -234,6 +254,30 @@ class SqlBackend:
                 closes=blackout.closes,
                 now=now,
             )
+
+    def add_alarm(self, group: str, alarm: Alarm, *, now: datetime) -> None:
+        with self.database.write() as connection:
+            alarms.create(
+                connection,
+                group,
+                alarm,
+                alarm_id=f"{group}/{alarm.name}",
+                url="http://prometheus:9090",
+                query="up == 0",
+                now=now,
+            )
+
+    def tell_alarm(
+        self, group: str, name: str, state: AlarmState, detail: str, *, now: datetime
+    ) -> None:
+        with self.database.write() as connection:
+            alarms.tell(connection, f"{group}/{name}", state, detail, now=now)
+
+    def remove_alarm(self, group: str, name: str, *, now: datetime) -> None:
+        with self.database.write() as connection:
+            row = alarms.find(connection, f"{group}/{name}")
+            assert row is not None
+            alarms.remove(connection, row, now=now)
 
     def protect(self, machine: str, protected: bool, *, now: datetime) -> None:
         row = t.machines.c

@@ -20,6 +20,7 @@ from fleet_stores import (
     read,
 )
 
+from upkeep.core.alarm import Alarm, AlarmAction, AlarmState
 from upkeep.core.model import (
     Budget,
     Failure,
@@ -36,7 +37,7 @@ from upkeep.core.model import (
     Verb,
 )
 from upkeep.core.policy import RollingPolicy
-from upkeep.core.snapshot import Domain, Interval, OperatorCall
+from upkeep.core.snapshot import Domain, Interval, OperatorCall, Plan
 from upkeep.core.task import TaskState
 from upkeep.core.version import ImageVersion, ReplicationState
 from upkeep.engine.fleet_store import Sighting
@@ -124,6 +125,7 @@ def test_every_field_of_rollouts_and_tasks_comes_back(backend: Backend) -> None:
         size=2,
         state=RolloutState.ROLLING_BACK,
         started_by=StartedBy.USER,
+        begun_at=at(2),
         batch=2,
         batch_closed_at=at(3),
         force=True,
@@ -227,6 +229,44 @@ def test_calls_are_read_in_the_order_they_were_made(backend: Backend) -> None:
     for minute, call in enumerate(calls):
         backend.add_call(A.id, call, now=at(minute))
     assert look(backend).calls == tuple(calls)
+
+
+def test_alarms_come_back_by_name_and_each_answer_makes_their_group_due(backend: Backend) -> None:
+    backend.add_group(A, [], now=START)
+    backend.add_group(B, [], now=START)
+    alarm = Alarm(name="b", action=AlarmAction.HALT, since=START)
+    backend.add_alarm(A.id, alarm, now=START)
+    backend.add_alarm(A.id, replace(alarm, name="a", action=AlarmAction.HOLD), now=START)
+    for group in (A, B):
+        assert commit(backend, group.id, now=at(1))
+    assert backend.store.due_groups(at(2), 10) == []
+    backend.tell_alarm(A.id, "b", AlarmState.FIRING, "5 a second", now=at(2))
+    assert backend.store.due_groups(at(2), 10) == [A.id]
+    backend.tell_alarm(A.id, "b", AlarmState.QUIET, "nothing", now=at(3))
+    first, second = look(backend).alarms
+    assert (first.name, first.state) == ("a", AlarmState.UNKNOWN)
+    assert second == replace(
+        alarm,
+        state=AlarmState.QUIET,
+        since=at(3),
+        fired_at=at(2),
+        quiet_at=at(3),
+        detail="nothing",
+    )
+    backend.remove_alarm(A.id, "b", now=at(4))
+    assert look(backend).alarms == (first,)
+    assert look(backend, B.id).alarms == ()
+
+
+def test_a_plan_that_saw_the_alarm_quiet_is_not_written(backend: Backend) -> None:
+    backend.add_group(A, [], now=START)
+    backend.add_alarm(A.id, Alarm(name="a", action=AlarmAction.HOLD, since=START), now=START)
+    snapshot, seen = read(backend, now=at(1))
+    backend.tell_alarm(A.id, "a", AlarmState.FIRING, "", now=at(1))
+    assert not backend.store.commit_plan(Plan(group=snapshot.group), seen, now=at(1))
+    snapshot, seen = read(backend, now=at(2))
+    backend.tell_alarm(A.id, "a", AlarmState.FIRING, "again", now=at(2))  # It says nothing new.
+    assert backend.store.commit_plan(Plan(group=snapshot.group), seen, now=at(2))
 
 
 # What has ended.

@@ -18,6 +18,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from upkeep.core.alarm import Alarm, AlarmState, told
 from upkeep.core.draft import domain_names
 from upkeep.core.hold import Hold, HoldReason
 from upkeep.core.hook_event import Answer, HookEvent
@@ -124,6 +125,7 @@ class Story:
         self.windows: tuple[Interval, ...] | None = None
         self.blackouts: tuple[Interval, ...] = ()
         self.clock_stepped = False
+        self.alarms: dict[str, Alarm] = {}
         self.now = START
         self.holds: tuple[Hold, ...] = ()
         self.next_wake: datetime | None = None
@@ -224,6 +226,9 @@ class Story:
         answers = {**event.answers, **dict.fromkeys(chosen, answer)}
         self.hook_events[event.rollout, serial] = replace(event, answers=answers)
 
+    def tell_alarm(self, name: str, state: AlarmState, detail: str = "") -> None:
+        self.alarms[name] = told(self.alarms[name], state, detail, now=self.now)
+
     def change(self, machine: str, **changes: Any) -> None:
         key = MachineId(machine)
         self.machines[key] = replace(self.machines[key], **changes)
@@ -294,6 +299,7 @@ class Story:
             budgets=tuple(self._budget_now(b) for b in self.budgets),
             claims=tuple(self.claims),
             calls=tuple(self.calls),
+            alarms=tuple(self.alarms[name] for name in sorted(self.alarms)),
             domains=self._domains(),
             windows=self.windows,
             blackouts=self.blackouts,

@@ -4,8 +4,7 @@ from datetime import timedelta
 
 import pytest
 
-from upkeep.core.policy import RollingPolicy, policy_errors, share_of
-from upkeep.core.rolling import time_needed
+from upkeep.core.policy import RollingPolicy, policy_errors, share_of, time_needed
 from upkeep.core.systems.os_image import RETRY_AFTER
 from upkeep.core.verdict import exceeds
 

@@ -70,6 +70,30 @@ MUTANTS = (
         "1 + size * elapsed // policy.ramp",
     ),
     _mutant(
+        "a batch begins while nobody knows whether an alarm fires",
+        "core/alarm_gate.py",
+        "        if alarm.state is AlarmState.QUIET:\n",
+        "        if alarm.state is not AlarmState.FIRING:\n",
+    ),
+    _mutant(
+        "announced work begins although an alarm fires",
+        "core/systems/scheduled_events.py",
+        "    refusal = refusal_now(draft, rollout) or refusal_by_alarm(draft, rollout)\n",
+        "    refusal = refusal_now(draft, rollout)\n",
+    ),
+    _mutant(
+        "a rollout that an alarm has failed is completed once the alarm is quiet",
+        "core/alarm_gate.py",
+        "alarm.action is AlarmAction.HALT and _began_since(",
+        "alarm.action is AlarmAction.HALT and _fires_since_it_began(",
+    ),
+    _mutant(
+        "an alarm from before the rollout fails it",
+        "core/alarm_gate.py",
+        "    return alarm.fired_at >= rollout.begun_at\n",
+        "    return True\n",
+    ),
+    _mutant(
         "a repair does not wait for the grace period",
         "core/systems/repairs.py",
         "    until = _ill_since(machine) + repairs.grace\n",

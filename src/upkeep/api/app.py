@@ -22,6 +22,7 @@ from litestar.params import JSONBody
 from litestar.status_codes import HTTP_200_OK
 
 from upkeep.api import (
+    alarms,
     audit,
     audit_trail,
     blackouts,
@@ -64,6 +65,7 @@ _NOUNS = (
     budgets,
     schedules,
     blackouts,
+    alarms,
     tokens,
     audit,
     clock,

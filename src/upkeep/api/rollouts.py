@@ -69,6 +69,7 @@ class RolloutView(View):
     ended_at: datetime | None
     size: int
     batch: int
+    begun_at: datetime | None
     batch_closed_at: datetime | None
     paused: bool
     cancel_requested: bool
@@ -341,6 +342,7 @@ def rollout_views(connection: Connection, rows: Sequence[Row[Any]]) -> list[Roll
             ended_at=from_us_or_none(row.ended_at),
             size=row.size,
             batch=row.batch,
+            begun_at=from_us_or_none(row.begun_at),
             batch_closed_at=from_us_or_none(row.batch_closed_at),
             paused=bool(row.paused),
             cancel_requested=bool(row.cancel_requested),

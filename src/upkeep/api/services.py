@@ -17,6 +17,7 @@ from upkeep.catalogue.blobs import BlobStore
 from upkeep.core.version import ReplicationState
 from upkeep.engine.clock import EngineClock
 from upkeep.engine.health_watch import HealthWatch
+from upkeep.engine.prometheus import Answer, Prometheus
 from upkeep.ports import Ids
 from upkeep.store.database import Database
 from upkeep.store.fleet import SqlFleetStore
@@ -43,6 +44,7 @@ class Services:
     url: `https://host:port` as machines reach this server.
     state_dir: where this process keeps files of its own (mode 700).
     platforms: the platforms that this server drives, `agent_only` aside.
+    ask_alarm: whether a query fires, of the Prometheus at an address; raises CannotAskError.
     network: the addresses that their machines get, as 10.92.0.0/16; empty where it makes none.
     wake: the engine should look for due groups now; from any thread.
     is_ready: the engine's loop has run.
@@ -66,6 +68,7 @@ class Services:
     agent_times: AgentTimes = field(default_factory=AgentTimes)
     replication: ReplicationState = ReplicationState.COMPLETED
     network: str = ""
+    ask_alarm: Callable[[str, str], Answer] = field(default_factory=lambda: Prometheus().ask)
 
     def announce(self, *groups: str) -> None:
         """Groups were marked by a committed transaction of a handler."""

@@ -10,6 +10,7 @@ from typer.core import TyperGroup
 
 from upkeep.cli import (
     agent,
+    alarm,
     audit,
     blackout,
     budget,
@@ -41,6 +42,7 @@ ORDER = (
     "budget",
     "schedule",
     "blackout",
+    "alarm",
     "clock",
     "audit",
     "login",
@@ -91,6 +93,7 @@ for _name, _app in {
     "budget": budget.app,
     "schedule": schedule.app,
     "blackout": blackout.app,
+    "alarm": alarm.app,
     "clock": clock.app,
     "audit": audit.app,
     "token": token.app,

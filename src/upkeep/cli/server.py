@@ -64,6 +64,10 @@ LocalProbes = Annotated[
     bool | None,
     typer.Option("--allow-local-probes", help="Let probes look at this machine (tests)."),
 ]
+LocalAlarms = Annotated[
+    bool | None,
+    typer.Option("--allow-local-alarms", help="Let alarms ask a Prometheus on this machine."),
+]
 Workers = Annotated[
     int | None, typer.Option("--workers", metavar="N", help="Actions under way at once.")
 ]
@@ -81,6 +85,7 @@ def serve(
     libvirt_uri: LibvirtUri = None,
     names: CertificateNames = None,
     allow_local_probes: LocalProbes = None,
+    allow_local_alarms: LocalAlarms = None,
     workers: Workers = None,
 ) -> None:
     """Run the server until Ctrl-C; its log goes to stderr.
@@ -99,6 +104,7 @@ def serve(
         "libvirt_uri": libvirt_uri,
         "names": names,
         "allow_local_probes": allow_local_probes,
+        "allow_local_alarms": allow_local_alarms,
         "workers": workers,
     }
     _run_server(config, {key: value for key, value in given.items() if value not in (None, [])})

@@ -9,6 +9,7 @@ Whatever is not admitted leaves with a hold that says why, until when, and what 
 
 from collections.abc import Callable, Sequence
 
+from upkeep.core.alarm_gate import refusal_by_alarm
 from upkeep.core.availability import batch_order, may_share_batch
 from upkeep.core.draft import Draft, subject_of
 from upkeep.core.hold import HoldReason
@@ -85,6 +86,7 @@ def _admit_held(draft: Draft, rollout: Rollout) -> None:
         or refusal_at_start(draft, rollout)
         or refusal_by_time(draft, rollout)
         or _refusal_between_batches(draft, rollout)
+        or refusal_by_alarm(draft, rollout)
     )
     if refusal is not None:
         for task in held:

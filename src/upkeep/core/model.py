@@ -201,6 +201,7 @@ class RolloutCode(StrEnum):
     OPERATOR_CANCELLED = "Cancelled"
     REJECTED = "LifecycleHookRejected"  # Machines were left out at its lifecycle hook.
     SUPERSEDED = "Superseded"
+    ALARM = "AlarmFired"
 
 
 class StartedBy(StrEnum):
@@ -217,6 +218,7 @@ class Rollout:
         verb: what is done to each candidate.
         policy: frozen at start.
         size: how many machines the group had at start; percentages refer to it.
+        begun_at: when work on its first machine began; None before.
         batch: number of the batch that is open or was closed last; 0 before the first.
         batch_closed_at: when that batch was closed; None while it is open or before the first.
         promoted: somebody said that its canary is good; no plan writes it.
@@ -235,6 +237,7 @@ class Rollout:
     started_by: StartedBy = StartedBy.PLATFORM
     started_at: datetime
     ended_at: datetime | None = None
+    begun_at: datetime | None = None
     batch: int = 0
     batch_closed_at: datetime | None = None
     paused: bool = False

@@ -6,7 +6,7 @@ and a batch is cut there.  Budgets, windows and gates are asked besides, never i
 - *Canary*: so many, until somebody promotes the rollout.
 - *Checkpoint*: once that share has it and its last batch is closed, nobody else gets it for
   `checkpoint_bake`.  The gate before the next batch then sees whoever fell ill meanwhile.
-- *Ramp*: evenly over its length, counted from the rollout's beginning; one machine at once.
+- *Ramp*: evenly over its length, counted from the first batch; one machine at once.
 
 Source: sheet os-image §12 (Google MIG: canary; AWS instance refresh: checkpoints; Fedora Zincati:
 ramp); docs/adr/0018, 0019.
@@ -42,9 +42,10 @@ def _ceilings(draft: Draft, rollout: Rollout, begun: int) -> Iterator[tuple[int,
         if begun < ceiling or (begun == ceiling and now < until):
             text = f"{ceiling} of {size} machines have it: the rest at {percent} % ends"
             yield ceiling, (HoldReason.CHECKPOINT, until, text)
-    if policy.ramp and (elapsed := now - rollout.started_at) < policy.ramp:
+    begun_at = rollout.begun_at or now
+    if policy.ramp and (elapsed := now - begun_at) < policy.ramp:
         ceiling = max(1, size * elapsed // policy.ramp)
         # Rounded up: at that moment, and not before it, the next machine is there.
-        until = rollout.started_at - (-policy.ramp * (ceiling + 1)) // size
+        until = begun_at - (-policy.ramp * (ceiling + 1)) // size
         text = f"{ceiling} of {size} machines may have it by now"
         yield ceiling, (HoldReason.RAMP, until, text)

@@ -139,6 +139,11 @@ def share_of(percent: int, *, size: int) -> int:
     return max(1, size * percent // 100)
 
 
+def time_needed(policy: RollingPolicy) -> timedelta:
+    """The longest one machine may take: its drain, its health wait, and as long to go back."""
+    return policy.drain_timeout + 2 * policy.health_wait
+
+
 def platform_policy(policy: RollingPolicy) -> RollingPolicy:
     """What a rollout that begins by itself goes by where the group's own policy does not govern it:
     the defaults, with the group's own times.

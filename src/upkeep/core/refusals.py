@@ -21,7 +21,7 @@ from upkeep.core.model import (
     Task,
     Verb,
 )
-from upkeep.core.rolling import time_needed
+from upkeep.core.policy import time_needed
 from upkeep.core.window import time_refusal
 
 # These take a serving machine down; the others bring one up.

@@ -16,8 +16,10 @@ Source: sheet os-image §2.4; docs/adr/0004, 0005.
 """
 
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import datetime
 
+from upkeep.core.alarm import Alarm
+from upkeep.core.alarm_gate import alarm_against
 from upkeep.core.draft import Draft, subject_of
 from upkeep.core.model import (
     Failure,
@@ -30,7 +32,6 @@ from upkeep.core.model import (
     Task,
     Verb,
 )
-from upkeep.core.policy import RollingPolicy
 from upkeep.core.task import TERMINAL, Signal, TaskState
 from upkeep.core.verdict import Verdict, exceeds, judge_batch, some_of, witness_for
 
@@ -83,6 +84,9 @@ def _settle_rollout(draft: Draft, rollout: Rollout) -> None:
         return
     if rollout.cancel_requested and rollout.state is RolloutState.RUNNING:
         rollout = _begin_cancel(draft, rollout)
+    alarm = alarm_against(draft, rollout) if rollout.state is RolloutState.RUNNING else None
+    if alarm is not None:
+        _end_what_waits(draft, rollout)
     if open_batch(draft, rollout):
         return
     if rollout.batch > 0 and rollout.batch_closed_at is None:
@@ -92,10 +96,27 @@ def _settle_rollout(draft: Draft, rollout: Rollout) -> None:
             rollout = _halt(draft, rollout, verdict)
         elif rollout.verb is not Verb.CREATE and rollout.target:
             draft.tell(f"batch {rollout.batch} of {rollout.id} is done")
+    if alarm is not None and rollout.state is RolloutState.RUNNING:
+        rollout = _halt(draft, rollout, _verdict_of(alarm))
     if rollout.state is RolloutState.CANCELLING:
         _end(draft, rollout, RolloutState.CANCELLED, RolloutCode.OPERATOR_CANCELLED)
     elif rollout.state is RolloutState.RUNNING:
         _complete_if_done(draft, rollout)
+
+
+def _end_what_waits(draft: Draft, rollout: Rollout) -> None:
+    """A rollout that an alarm has failed waits for no notice, no drain and no bake."""
+    for task in draft.tasks_of(rollout):
+        if task.state in (TaskState.ANNOUNCED, TaskState.DRAINING):
+            drop(draft, task, "an alarm fired")
+        elif task.state is TaskState.BAKING:
+            draft.move(task, Signal.BAKED, detail="an alarm fired")
+
+
+def _verdict_of(alarm: Alarm) -> Verdict:
+    when = f"{alarm.fired_at:%Y-%m-%d %H:%M:%SZ}"
+    text = f"alarm {alarm.name} fired at {when}" + (f": {alarm.detail}" if alarm.detail else "")
+    return Verdict(code=RolloutCode.ALARM, guilty=True, evidence=f"{text}.")
 
 
 def _begin_cancel(draft: Draft, rollout: Rollout) -> Rollout:
@@ -202,11 +223,6 @@ def stop_rollout(draft: Draft, rollout: Rollout, code: RolloutCode, evidence: st
     state = RolloutState.CANCELLED if code in _CANCELLED else RolloutState.FAULTED
     draft.tell(f"rollout {rollout.id} stops: {evidence}")
     return _end(draft, replace(rollout, evidence=evidence), state, code)
-
-
-def time_needed(policy: RollingPolicy) -> timedelta:
-    """The longest one machine may take: its drain, its health wait, and as long to go back."""
-    return policy.drain_timeout + 2 * policy.health_wait
 
 
 def pause_until(rollout: Rollout, *, now: datetime) -> datetime | None:

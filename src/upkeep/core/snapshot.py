@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
+from upkeep.core.alarm import Alarm
 from upkeep.core.hold import Hold
 from upkeep.core.hook_event import HookEvent
 from upkeep.core.model import (
@@ -99,6 +100,7 @@ class Snapshot:
     Attributes:
         rollouts: the open ones; at most one OS image rollout.
         past: the ended rollouts that are `remembered`, newest first.
+        alarms: those of the group, by name.
         hook_events: what the open rollouts have asked at their lifecycle hooks, in order.
         outcomes: of the actions that the tasks of open rollouts wait for, by key.
         windows: occurrences in which disruptive work may start; empty means always.
@@ -116,6 +118,7 @@ class Snapshot:
     budgets: tuple[Budget, ...] = ()
     claims: tuple[Claim, ...] = ()
     calls: tuple[OperatorCall, ...] = ()
+    alarms: tuple[Alarm, ...] = ()
     domains: tuple[Domain, ...] = ()
     windows: tuple[Interval, ...] | None = None
     blackouts: tuple[Interval, ...] = ()

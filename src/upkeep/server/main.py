@@ -30,14 +30,17 @@ from upkeep.api.services import Services
 from upkeep.catalogue.blobs import BlobStore
 from upkeep.core.snapshot import Plan
 from upkeep.core.version import ReplicationState
+from upkeep.engine.alarms import AlarmLoop
 from upkeep.engine.clock import EngineClock
 from upkeep.engine.executor import Executor
 from upkeep.engine.health_watch import HealthWatch
 from upkeep.engine.prober import NetworkProber, ProbeLoop
+from upkeep.engine.prometheus import Prometheus
 from upkeep.platforms.agent_only import AgentOnlyPlatform
 from upkeep.platforms.bridge import Bridge
 from upkeep.platforms.simulated_host import SimulatedHost
 from upkeep.ports import AGENT_ONLY, DriverError, Platform
+from upkeep.server.alarms import StoredAlarms
 from upkeep.server.pauses import ShortPauses
 from upkeep.server.provision import StoreProvisioner
 from upkeep.server.runner import Runner
@@ -184,6 +187,9 @@ class _Assembly:
             self._clock,
             on_change=self._runner.wake,
         )
+        self._stored_alarms = StoredAlarms(database, self._clock, self._marked)
+        self._prometheus = Prometheus(allow_local=settings.allow_local_alarms)
+        self._alarms = AlarmLoop(self._stored_alarms, self._prometheus.ask, SystemClock())
         self._certificates = certificates
         self._app = create_app(self._services(certificates, blobs, platforms))
 
@@ -206,6 +212,7 @@ class _Assembly:
             is_ready=lambda: self._runner.ticks > 0,
             replication=ReplicationState.REPLICATING,
             network=network_of(self._settings) if platforms else "",
+            ask_alarm=self._prometheus.ask,
         )
 
     def start(self) -> None:
@@ -213,10 +220,14 @@ class _Assembly:
             ended := end_dead_leases(self._database, now=self._clock.now())
         ):
             log.info("the server before had %d actions in hand; they are taken up", ended)
+        self._stored_alarms.doubt_all()
         self._runner.start()
         self._probes.start()
+        self._alarms.start()
 
     def stop(self) -> None:
+        self._alarms.stop()
+        self._prometheus.close()
         self._probes.stop()
         self._runner.stop()
 

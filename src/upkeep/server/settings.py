@@ -29,6 +29,8 @@ class ServerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
         names: further names and addresses for the server's certificate.
         allow_local_probes: let health probes look at loopback addresses, where simulated machines
             are (tests).
+        allow_local_alarms: let alarms be asked at loopback addresses, where a Prometheus on this
+            machine is.
         workers: actions under way at once.
     """
 
@@ -42,6 +44,7 @@ class ServerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     libvirt_uri: str = "qemu:///system"
     names: tuple[str, ...] = ()
     allow_local_probes: bool = False
+    allow_local_alarms: bool = False
     workers: int = 32
 
     @property

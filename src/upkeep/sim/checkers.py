@@ -11,6 +11,7 @@ from datetime import datetime, timedelta
 from math import inf
 from typing import Protocol
 
+from upkeep.core.alarm import AlarmState
 from upkeep.core.hook_event import Answer
 from upkeep.core.model import (
     GroupId,
@@ -85,6 +86,7 @@ class Facts:
         approved: machines that a person has let a rollout take.
         said: what a person has answered at a lifecycle hook: (rollout, serial, machine).
         moved: until when a person lets a question wait: (rollout, serial).
+        alarms_told: what was told of each alarm, by group and name, in order.
         watched_since: health has been watched without a gap, and messages have come through
             since then.
         watcher_since, watcher_until: since when the present process has watched, and until when
@@ -110,6 +112,9 @@ class Facts:
     approved: set[tuple[RolloutId, MachineId]] = field(default_factory=set)
     said: dict[tuple[RolloutId, int, MachineId], Answer] = field(default_factory=dict)
     moved: dict[tuple[RolloutId, int], datetime] = field(default_factory=dict)
+    alarms_told: dict[tuple[GroupId, str], list[tuple[datetime, AlarmState]]] = field(
+        default_factory=dict
+    )
     watched_since: float = 0.0
     watcher_since: float = 0.0
     watcher_until: float = 0.0

@@ -9,7 +9,9 @@ import random
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from enum import StrEnum
+from functools import partial
 
+from upkeep.core.alarm import AlarmAction, AlarmState
 from upkeep.core.model import (
     Budget,
     BudgetId,
@@ -64,6 +66,17 @@ class Publication:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AlarmDrawing:
+    """Attributes:
+    tellings: what whoever asks it hears, and when, in seconds; quiet before the first.
+    """
+
+    name: str
+    action: AlarmAction
+    tellings: tuple[tuple[float, AlarmState], ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class GroupDrawing:
     group: Group
     machines: tuple[Machine, ...]
@@ -72,6 +85,7 @@ class GroupDrawing:
     blackouts: tuple[Interval, ...]
     windows: tuple[Interval, ...] | None
     restarted_by_agent: bool = False
+    alarms: tuple[AlarmDrawing, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,6 +151,7 @@ def draw(seed: int, options: Options) -> Drawing:
             ("hooks", _with_hooks),
             ("repairs", _with_repairs),
             ("paces", _with_pace),
+            ("alarms", partial(_with_alarms, days=days)),
         ):
             draws = stream(seed, part)
             groups = tuple(with_it(draws, group) for group in groups)
@@ -188,6 +203,24 @@ def _with_pace(draws: random.Random, drawing: GroupDrawing) -> GroupDrawing:
         policy = replace(policy, ramp=ramp)
     assert not policy_errors(policy), policy_errors(policy)
     return replace(drawing, group=replace(drawing.group, policy=policy))
+
+
+def _with_alarms(draws: random.Random, drawing: GroupDrawing, days: int) -> GroupDrawing:
+    """In one group of six; they fire, or cannot be asked, for minutes or for half a day."""
+    alarms = []
+    for number in range(draws.choice((0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 2))):
+        tellings: list[tuple[float, AlarmState]] = []
+        at = draws.uniform(0, days * DAY / 2)
+        while at < days * DAY:
+            state = draws.choice((AlarmState.FIRING, AlarmState.FIRING, AlarmState.UNKNOWN))
+            tellings.append((at, state))
+            at += draws.choice((20.0, 600.0, 3_600.0, DAY / 2))
+            if draws.random() < 0.8:
+                tellings.append((at, AlarmState.QUIET))
+                at += draws.uniform(0, days * DAY / 2)
+        action = draws.choice(tuple(AlarmAction))
+        alarms.append(AlarmDrawing(name=f"al{number}", action=action, tellings=tuple(tellings)))
+    return replace(drawing, alarms=tuple(alarms))
 
 
 def _with_repairs(draws: random.Random, drawing: GroupDrawing) -> GroupDrawing:

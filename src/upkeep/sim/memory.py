@@ -149,6 +149,7 @@ class MemoryStore:
             ),
             claims=tuple(row.claims[key] for key in sorted(row.claims)),
             calls=tuple(row.calls.values()),
+            alarms=tuple(row.alarms[name] for name in sorted(row.alarms)),
             domains=self._domains.read(row.group, machines, now),
             windows=row.windows,
             blackouts=tuple(

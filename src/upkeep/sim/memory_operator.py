@@ -8,6 +8,7 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
+from upkeep.core.alarm import Alarm, AlarmState, told
 from upkeep.core.hook_event import Answer, HookEvent
 from upkeep.core.model import (
     Budget,
@@ -133,9 +134,31 @@ class MemoryOperator:
     def _put(self, row: GroupRow, event: HookEvent, now: datetime) -> bool:
         row.hook_events[event.rollout, event.serial] = event
         # A plan in flight may just be taking silence for an answer.
+        self._mark_at_once(row, now)
+        return True
+
+    def add_alarm(self, group: GroupId, alarm: Alarm, *, now: datetime) -> None:
+        row = self._store.groups[group]
+        row.alarms[alarm.name] = alarm
+        self._mark_at_once(row, now)
+
+    def remove_alarm(self, group: GroupId, name: str, *, now: datetime) -> None:
+        row = self._store.groups[group]
+        del row.alarms[name]
+        self._mark_at_once(row, now)
+
+    def tell_alarm(
+        self, group: GroupId, name: str, state: AlarmState, detail: str = "", *, now: datetime
+    ) -> None:
+        row = self._store.groups[group]
+        if row.alarms[name].state is not state:
+            row.alarms[name] = told(row.alarms[name], state, detail, now=now)
+            self._mark_at_once(row, now)
+
+    def _mark_at_once(self, row: GroupRow, now: datetime) -> None:
+        """A plan in flight does not know it, and fails."""
         row.fence += 1
         self._store.mark_row(row, now)
-        return True
 
     def set_times(
         self,

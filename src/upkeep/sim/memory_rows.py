@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
 
+from upkeep.core.alarm import Alarm
 from upkeep.core.budget import is_down
 from upkeep.core.health import AGENT_VERBS
 from upkeep.core.hold import Hold
@@ -87,6 +88,7 @@ class GroupRow:
     extras: dict[MachineId, MachineExtra] = field(default_factory=dict)
     open: dict[RolloutId, Rollout] = field(default_factory=dict)
     past: list[Rollout] = field(default_factory=list)
+    alarms: dict[str, Alarm] = field(default_factory=dict)
     tasks: dict[RolloutId, dict[MachineId, Task]] = field(default_factory=dict)
     outcomes: dict[RolloutId, dict[str, Outcome]] = field(default_factory=dict)
     hook_events: dict[tuple[RolloutId, int], HookEvent] = field(default_factory=dict)

@@ -12,11 +12,14 @@ from datetime import timedelta
 from math import inf
 from typing import Any
 
+from upkeep.core.alarm import Alarm, AlarmState
 from upkeep.core.model import MachineId, Verb
 from upkeep.core.version import ImageVersion
 from upkeep.platforms.simulated import Course, SimulatedMachine, SimulatedPlatform
 from upkeep.platforms.simulated import Verb as PlatformVerb
 from upkeep.sim.agents import Agents
+from upkeep.sim.alarms import Alarms
+from upkeep.sim.check_alarms import AlarmChecker
 from upkeep.sim.check_budgets import BudgetChecker
 from upkeep.sim.check_holds import HoldChecker
 from upkeep.sim.check_hooks import HookChecker
@@ -130,6 +133,7 @@ class Simulation:
         self._changed = True
         self._furnish()
         self.faults: Faults = Faults(drawing, self.site, self.hosting, self.facts)
+        self.alarms = Alarms(drawing, self.facts, self.hosting)
         self.person = Person(drawing, self.kernel, self.facts, self.hosting)
         self.verdicts = Verdicts()
         self.checkers: list[Checker] = [
@@ -137,6 +141,7 @@ class Simulation:
             StartChecker(self.facts),
             HookChecker(self.facts),
             PaceChecker(self.facts),
+            AlarmChecker(self.facts),
             RepairChecker(self.facts),
             BatchChecker(self.facts),
             JournalChecker(self.facts),
@@ -162,6 +167,11 @@ class Simulation:
             operator.set_times(
                 group.id, windows=drawing.windows, blackouts=drawing.blackouts, now=now
             )
+            for alarm in drawing.alarms:
+                quiet = Alarm(
+                    name=alarm.name, action=alarm.action, state=AlarmState.QUIET, since=now
+                )
+                operator.add_alarm(group.id, quiet, now=now)
             for machine in drawing.machines:
                 first = first_machine(
                     machine.name, machine.id, group.image_name, self.drawing.first_version
@@ -222,6 +232,7 @@ class Simulation:
             self._look()
         self.kernel.tell("the faults are over")
         self.faults.heal()
+        self.alarms.heal()
         if not self.hosting.awake():
             self.hosting.start()
         self.person.heal(cure=CURE)
@@ -316,6 +327,7 @@ class Simulation:
         self.verdicts.committed(commit, self.facts)
         self.faults.committed(commit)
         self.person.committed(commit)
+        self.alarms.committed(commit)
         for action in plan.actions:
             if action.verb is Verb.DRAIN:
                 self.agents.drain(action.key, action.machine)

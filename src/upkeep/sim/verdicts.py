@@ -52,7 +52,7 @@ class Verdicts:
                 self._stopped.add(key)  # Machines that cannot be sent back yet change nothing.
             if rollout.ended_at is None:
                 continue
-            if rollout.guilty:
+            if rollout.guilty and rollout.code is not RolloutCode.ALARM:
                 self.guilty += 1
                 if self._is_bad(facts, key):
                     self.right += 1

@@ -157,6 +157,7 @@ def _rollout_row(rollout: Rollout) -> dict[str, Any]:
         "started_at": to_us(rollout.started_at),
         "ended_at": to_us_or_none(rollout.ended_at),
         "batch": rollout.batch,
+        "begun_at": to_us_or_none(rollout.begun_at),
         "batch_closed_at": to_us_or_none(rollout.batch_closed_at),
         "force": int(rollout.force),
         "guilty": int(rollout.guilty),

@@ -270,6 +270,7 @@ def remove_if_empty(connection: Connection, group_id: str, *, now: datetime) -> 
     connection.execute(delete(t.holds).where(t.holds.c.group_id == group_id))
     connection.execute(delete(t.arm_documents).where(t.arm_documents.c.key == group_id))
     connection.execute(delete(t.assignments).where(t.assignments.c.group_id == group_id))
+    connection.execute(delete(t.alarms).where(t.alarms.c.group_id == group_id))
     # No name that a person can give has a space in it.
     connection.execute(
         update(t.machines)

@@ -12,6 +12,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, and_, case, exists, func, or_, select
 
+from upkeep.core.alarm import AlarmState
 from upkeep.core.budget import allowed_down
 from upkeep.core.hold import HoldReason
 from upkeep.core.model import Budget, BudgetId, Health, Lifecycle, System, Verb
@@ -23,6 +24,7 @@ from upkeep.store.database import from_us, from_us_or_none, to_us
 from upkeep.store.selectors import selects
 
 # Down machines that are read as rows; the rest are in the counts.
+ALARMS_MAX = 50
 DOWN_MAX = 500
 # Machines drawn on one page; a group that does not fit any more is shown by its counts.
 CELLS_MAX = 20_000
@@ -156,6 +158,15 @@ class StoryRow:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AlarmRow:
+    name: str
+    group: str
+    state: str
+    since: datetime
+    detail: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class BlackoutRow:
     name: str
     group: str
@@ -185,6 +196,7 @@ class Overview:
     budgets: tuple[BudgetRow, ...]
     story: tuple[StoryRow, ...]
     blackouts: tuple[BlackoutRow, ...]
+    alarms: tuple[AlarmRow, ...]
 
 
 def read_overview(
@@ -222,6 +234,7 @@ def read_overview(
         budgets=_read_budgets(connection, ids),
         story=_read_story(connection, ids, story_max),
         blackouts=_read_blackouts(connection, ids, now),
+        alarms=_read_alarms(connection, ids),
     )
 
 
@@ -560,6 +573,27 @@ def _read_blackouts(
             group=row.group_id,
             opens=from_us(row.opens),
             closes=from_us(row.closes),
+        )
+        for row in rows
+    )
+
+
+def _read_alarms(connection: Connection, ids: Sequence[str]) -> tuple[AlarmRow, ...]:
+    """Those that are not quiet, by name."""
+    a = t.alarms.c
+    rows = connection.execute(
+        select(t.alarms)
+        .where(a.group_id.in_(ids), a.state != AlarmState.QUIET)
+        .order_by(a.group_id, a.name)
+        .limit(ALARMS_MAX)
+    )
+    return tuple(
+        AlarmRow(
+            name=row.name,
+            group=row.group_id,
+            state=row.state,
+            since=from_us(row.since),
+            detail=row.detail,
         )
         for row in rows
     )

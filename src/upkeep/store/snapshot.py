@@ -63,7 +63,7 @@ from upkeep.core.snapshot import (
 )
 from upkeep.core.task import TaskState
 from upkeep.core.version import ImageVersion, ReplicationState
-from upkeep.store import hook_events, schedules
+from upkeep.store import alarms, hook_events, schedules
 from upkeep.store import tables as t
 from upkeep.store.database import from_us, from_us_or_none, to_us
 from upkeep.store.policies import policy_from_json
@@ -101,6 +101,7 @@ def read_snapshot(
         claims=_read_claims(connection, group.id),
         calls=_read_calls(connection, group.id),
         domains=_read_domains(connection, group, machine_rows, now),
+        alarms=alarms.read_group(connection, group.id),
         windows=schedules.read_windows(connection, group.id, now=now),
         blackouts=_read_blackouts(connection, group.id, now),
         clock_stepped=clock_stepped,
@@ -204,6 +205,7 @@ def rollout_from(row: Row[Any]) -> Rollout:
         started_at=from_us(row.started_at),
         ended_at=from_us_or_none(row.ended_at),
         batch=row.batch,
+        begun_at=from_us_or_none(row.begun_at),
         batch_closed_at=from_us_or_none(row.batch_closed_at),
         paused=bool(row.paused),
         cancel_requested=bool(row.cancel_requested),

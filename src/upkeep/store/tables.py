@@ -172,6 +172,7 @@ rollouts = Table(
     _text("started_by"),
     _moment("started_at", nullable=False),
     _moment("ended_at"),
+    _moment("begun_at"),
     _int("batch"),
     _moment("batch_closed_at"),
     Column("paused", Integer, nullable=False, server_default="0"),
@@ -357,6 +358,24 @@ blackouts = Table(
     _moment("closes", nullable=False),
 )
 
+# Queries that must stay quiet while a rollout goes over their group.
+alarms = Table(
+    "alarms",
+    metadata,
+    Column("id", String, primary_key=True),
+    Column("group_id", String, nullable=False),
+    Column("name", String, nullable=False),
+    Column("url", Text, nullable=False),
+    Column("query", Text, nullable=False),
+    _text("action"),
+    _text("state", "unknown"),
+    _moment("since", nullable=False),
+    _moment("fired_at"),
+    _moment("quiet_at"),
+    Column("detail", Text, nullable=False, server_default=""),
+    UniqueConstraint("group_id", "name"),
+)
+
 # Windows that recur.  `starts` and `expires` are wall-clock times of the zone, as text.
 schedules = Table(
     "schedules",
@@ -487,6 +506,7 @@ settings = Table(
 __all__ = [
     "actions",
     "agents",
+    "alarms",
     "arm_documents",
     "assignments",
     "audit",

@@ -25,6 +25,7 @@ _WORTH_SAYING = (
     HoldReason.BUDGET_SPENT,
     HoldReason.BUDGET_RESERVED,
     HoldReason.RETRIES_SPENT,
+    HoldReason.ALARM,
     HoldReason.HOOK,
     HoldReason.NEEDS_APPROVAL,
     HoldReason.CANARY,

@@ -10,6 +10,7 @@ from markupsafe import Markup
 from upkeep.core.model import Lifecycle, RolloutState
 from upkeep.core.policy import share_of
 from upkeep.store.overview import (
+    AlarmRow,
     BlackoutRow,
     BudgetRow,
     GroupRow,
@@ -131,6 +132,7 @@ class GroupView:
     holds: tuple[HoldView, ...]
     budgets: tuple[BudgetRow, ...]
     blackouts: tuple[BlackoutRow, ...]
+    alarms: tuple[AlarmRow, ...]
     notes: tuple[str, ...]
 
 
@@ -156,6 +158,7 @@ def group_view(overview: Overview, group: GroupRow, *, now: datetime) -> GroupVi
         holds=tuple(_hold(row, now) for row in overview.holds if row.group == group.id),
         budgets=tuple(row for row in overview.budgets if row.group == group.id),
         blackouts=tuple(row for row in overview.blackouts if row.group == group.id),
+        alarms=tuple(row for row in overview.alarms if row.group == group.id),
         notes=_notes(group, counts_present=_present(overview, group)),
     )
 

@@ -32,6 +32,7 @@ REASONS = {
     HoldReason.HOOK: "a lifecycle hook waits for an answer",
     HoldReason.CANARY: "the canary is not promoted",
     HoldReason.CHECKPOINT: "the rollout rests at a checkpoint",
+    HoldReason.ALARM: "an alarm fires, or cannot be asked",
     HoldReason.RAMP: "the ramp is not so far yet",
     HoldReason.OTHER_WORK: "other work has it in hand",
     HoldReason.BUDGET_SPENT: "the budget is spent",
@@ -57,6 +58,7 @@ CODES = {
     RolloutCode.IMAGE_EXCLUDED: "the version was excluded",
     RolloutCode.OPERATOR_CANCELLED: "a person cancelled it",
     RolloutCode.SUPERSEDED: "a newer version took over",
+    RolloutCode.ALARM: "an alarm fired",
     RolloutCode.REJECTED: "machines were left out at its lifecycle hook",
 }
 

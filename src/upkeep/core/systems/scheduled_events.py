@@ -7,6 +7,7 @@ are free again.  Source: DESIGN §5 (notice).
 
 from dataclasses import replace
 
+from upkeep.core.alarm_gate import refusal_by_alarm
 from upkeep.core.draft import Draft, action_key
 from upkeep.core.hold import HoldReason
 from upkeep.core.model import Health, Machine, Rollout, System, Task, Verb
@@ -74,7 +75,8 @@ def _start_noticed(draft: Draft, rollout: Rollout, task: Task, machine: Machine)
     assert task.not_before is not None
     if task.not_before > draft.now:
         return HoldReason.NOTICE, task.not_before, "the notice runs out"
-    if (refusal := refusal_now(draft, rollout)) is not None:
+    refusal = refusal_now(draft, rollout) or refusal_by_alarm(draft, rollout)
+    if refusal is not None:
         # Nobody knows for how long, and others may need its places: it is announced anew.
         _withdraw(draft, task)
         return refusal
@@ -121,6 +123,8 @@ def _start_drained(draft: Draft, rollout: Rollout, task: Task) -> Refusal | None
 
 
 def _start(draft: Draft, rollout: Rollout, task: Task) -> None:
+    if rollout.begun_at is None:
+        rollout = draft.put_rollout(draft.rollouts[rollout.id], begun_at=draft.now)
     if task.surge:
         begin_stand_in(draft, rollout, task)
         return

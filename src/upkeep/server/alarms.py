@@ -1,0 +1,43 @@
+"""The alarms in the database, for the loop that asks them."""
+
+from collections.abc import Callable, Sequence
+
+from upkeep.core.alarm import AlarmState
+from upkeep.engine.alarms import AskedAlarm
+from upkeep.engine.clock import EngineClock
+from upkeep.store import alarms
+from upkeep.store.database import Database
+
+
+class StoredAlarms:
+    """`engine.alarms.AlarmStore`.
+
+    Args:
+        announce: told of the groups that were made due.
+    """
+
+    def __init__(
+        self, database: Database, clock: EngineClock, announce: Callable[[str], None]
+    ) -> None:
+        self._database = database
+        self._clock = clock
+        self._announce = announce
+
+    def alarms(self) -> Sequence[AskedAlarm]:
+        with self._database.read() as connection:
+            return [
+                AskedAlarm(id=row.id, url=row.url, query=row.query, state=AlarmState(row.state))
+                for row in alarms.read_all(connection)
+            ]
+
+    def tell_alarm(self, alarm: str, state: AlarmState, detail: str) -> None:
+        now = self._clock.now()
+        with self._database.write() as connection:
+            marked = alarms.tell(connection, alarm, state, detail, now=now)
+        for group in marked:
+            self._announce(group)
+
+    def doubt_all(self) -> None:
+        """What was answered before this process began says nothing about now."""
+        for alarm in self.alarms():
+            self.tell_alarm(alarm.id, AlarmState.UNKNOWN, "the server has just started")
