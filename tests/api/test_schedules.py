@@ -38,6 +38,8 @@ def test_a_schedule_says_its_next_windows(admin: httpx.Client) -> None:
         ({"zone": "../../etc/passwd"}, "IANA name"),
         ({"starts": "2026-02-30 22:00"}, "no time"),
         ({"starts": "tomorrow"}, "wall-clock time"),
+        ({"starts": "1999-12-31 22:00"}, "2000 to 2999"),
+        ({"starts": "3000-01-01 00:00"}, "2000 to 2999"),
         ({"expires": "2026-01-05 21:00"}, "before its first window"),
         ({"name": "No Name"}, "a-z"),
     ],
@@ -50,6 +52,16 @@ def test_what_cannot_be_a_schedule_is_refused_and_says_why(
     assert refused.status_code == 400
     assert why in refused.json()["detail"]
     assert admin.get("/v1/schedules").json()["items"] == []
+
+
+@pytest.mark.parametrize("starts", ["2000-01-01 00:00", "2999-12-31 23:59"])
+def test_windows_from_the_first_and_the_last_start_can_be_said(
+    admin: httpx.Client, starts: str
+) -> None:
+    """The planner asks for them, and must not stumble: it would stand still for every group."""
+    made = admin.post("/v1/schedules", json=NIGHTS | {"starts": starts})
+    assert made.status_code == 201, made.text
+    assert len(made.json()["windows"]) == 5
 
 
 def test_a_name_is_taken_once(admin: httpx.Client) -> None:

@@ -72,6 +72,8 @@ def test_a_second_put_and_a_patch_keep_what_they_leave_out(
         ({"timeZone": "Middle Earth Standard Time"}, "IANA name"),
         ({"startDateTime": None}, "startDateTime"),
         ({"startDateTime": "24.12.2026"}, "YYYY-MM-DD"),
+        ({"startDateTime": "0001-01-01 00:00"}, "2000 to 2999"),
+        ({"startDateTime": "9999-12-31 22:00"}, "2000 to 2999"),
         ({"expirationDateTime": "2026-12-24 21:00"}, "before its first window"),
     ],
 )

@@ -43,6 +43,8 @@ from upkeep.core.version import is_older, is_usable, latest
 # Windows for OS image upgrades.  Source: sheet os-image §2.6 #1, §10; maintenance §1.1.
 WINDOW_MIN = timedelta(hours=5)
 WINDOW_GAP_MAX = timedelta(days=7)
+# Near the ends of the calendar no window can be computed, and one from its beginning takes long.
+START_YEARS = range(2000, 3000)
 
 RETRY_AFTER = (
     timedelta(hours=1),
@@ -88,6 +90,8 @@ def schedule_errors(schedule: Schedule) -> list[str]:
     if not WINDOW_MIN <= schedule.length <= WINDOW_GAP_MAX:
         hours = int(WINDOW_MIN.total_seconds()) // 3_600
         errors.append(f"the window is {schedule.length} long; set at least {hours} h, at most 7 d")
+    if schedule.starts.year not in START_YEARS:
+        errors.append(f"it starts in the year {schedule.starts.year}; set 2000 to 2999")
     if schedule.expires is not None and schedule.expires <= schedule.starts:
         errors.append("it expires before its first window; set a later end, or none")
     try:
