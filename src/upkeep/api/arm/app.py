@@ -45,6 +45,8 @@ class ArmApp:
 
     async def _reply(self, scope: Any, receive: Any) -> ArmReply:
         path = scope["path"]
+        if "\x00" in path:  # PostgreSQL has no such text, so nothing here is called so.
+            raise InputError(ProblemKind.BAD_REQUEST, "the path holds a zero byte")
         route, params = self._table.find(scope["method"], path)
         actor = actor_with_role(scope, route.role) if route.role is not None else NOBODY
         body = await read_body(scope, receive, bytes_max=BODY_BYTES_MAX)

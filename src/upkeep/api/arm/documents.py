@@ -35,7 +35,8 @@ def checked(body: Any) -> Document:
     """A request's body as a document.
 
     Raises:
-        InputError: it is no object, names a key twice, or is nested beyond all measure.
+        InputError: it is no object, names a key twice, is nested beyond all measure, or holds a
+            text that PostgreSQL cannot keep.
     """
     if not isinstance(body, dict):
         raise InputError(ProblemKind.BAD_REQUEST, "the body is a JSON object")
@@ -78,6 +79,8 @@ def without_secrets(value: Any) -> Any:
 def _check(value: Any, *, depth: int) -> None:
     if depth > DEPTH_MAX:
         raise InputError(ProblemKind.BAD_REQUEST, f"the body is nested over {DEPTH_MAX} deep")
+    if isinstance(value, str):
+        _check_text(value)
     if isinstance(value, dict):
         _check_keys(value)
     parts: Iterable[Any] = ()
@@ -92,7 +95,14 @@ def _check(value: Any, *, depth: int) -> None:
 def _check_keys(value: Mapping[str, Any]) -> None:
     seen: set[str] = set()
     for key in value:
+        _check_text(key)
         folded = key.casefold()
         if folded in seen:
             raise InputError(ProblemKind.BAD_REQUEST, f"the key {key[:60]!r} stands there twice")
         seen.add(folded)
+
+
+def _check_text(text: str) -> None:
+    if "\x00" in text:
+        shown = text.replace("\x00", "\\0")[:60]
+        raise InputError(ProblemKind.BAD_REQUEST, f"the text {shown!r} holds a zero byte")
