@@ -155,3 +155,28 @@ def test_a_deleted_configuration_takes_its_assignments_along(
     assert client.delete(config).status_code == 200
     assert client.delete(config).status_code == 204
     assert client.get(path).json() == {"value": []}
+
+
+@pytest.mark.parametrize("name", ["S" * 5_000, "Shop%0a"])
+def test_a_configuration_is_in_a_resource_group_that_could_be_one(
+    client: httpx.Client, config: str, name: str
+) -> None:
+    """As a set is; it stood in a scope that the native API refuses to name."""
+    path = config.replace("/Shop/", f"/{name}/")
+    refused = client.put(path, json=a_configuration())
+    assert error(refused) == (400, "InvalidParameter")
+    assert "resource group" in message(refused)
+    nowhere = a_configuration() | {"location": "north\n"}
+    assert error(client.put(config, json=nowhere)) == (400, "InvalidParameter")
+
+
+@pytest.mark.parametrize("name", ["a" * 5_000, "by%0anight"])
+def test_an_assignment_has_a_name_that_can_be_shown(
+    client: httpx.Client, config: str, place: str, made: dict[str, Any], name: str
+) -> None:
+    identity = client.put(config, json=a_configuration()).json()["id"]
+    body = {"properties": {"maintenanceConfigurationId": identity}}
+    path = f"{place}/providers/Microsoft.Maintenance/configurationAssignments"
+    refused = client.put(f"{path}/{name}", json=body)
+    assert error(refused) == (400, "InvalidParameter")
+    assert client.get(path).json() == {"value": []}

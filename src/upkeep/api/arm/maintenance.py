@@ -19,7 +19,7 @@ from upkeep.api.arm.resource_groups import scope_of
 from upkeep.api.arm.route import PAGE, ArmReply, ArmRequest, Changed, page_reply
 from upkeep.api.arm.scopes import check_subscription, find_set, set_id
 from upkeep.api.problems import bad_request, invalid, not_found
-from upkeep.api.shapes import is_name, text_cursor
+from upkeep.api.shapes import is_label, is_name, text_cursor
 from upkeep.core.recurrence import Schedule
 from upkeep.store import arm_documents, schedules
 
@@ -74,8 +74,10 @@ def put(connection: Connection, request: ArmRequest, now: datetime) -> Changed:
     if not is_name(name):
         raise invalid(f"the name {name[:70]!r}: 1 to 63 of a-z, 0-9, dot, underscore, hyphen")
     location = field(body, "location")
-    if not isinstance(location, str):
+    if not isinstance(location, str) or not is_label(location):
         raise invalid("location: say where, as the groups' regions are called here")
+    if not is_label(request.params["group"]):
+        raise invalid(f"a resource group cannot be called {request.params['group'][:100]!r}")
     _check_scope(body)
     native.create(
         connection,
@@ -130,6 +132,8 @@ def assign(connection: Connection, request: ArmRequest, now: datetime) -> Change
             " set upgradePolicy.automaticOSUpgradePolicy.enableAutomaticOSUpgrade first"
         )
     name = request.params["assignment"]
+    if not is_label(name):
+        raise invalid(f"a configuration assignment cannot be called {name[:100]!r}")
     other = _seek_assignment(connection, request, row)
     if other is not None and other.id != schedule.id:
         schedules.unassign(connection, other, row, now=now)
