@@ -7,6 +7,7 @@ import pytest
 from sqlalchemy import update
 from tests.api.arm.documents import a_set, error, message, rows
 
+from upkeep.api.arm.deployments import VALUES_BYTES_MAX
 from upkeep.store import tables as t
 
 SETS = "Microsoft.Compute/virtualMachineScaleSets"
@@ -111,6 +112,19 @@ def test_what_is_no_template_is_refused(
     answer = client.put(where, json=body)
     assert error(answer) == (400, "BadRequest")
     assert word in message(answer)
+
+
+def test_a_template_that_names_a_large_value_often_is_refused(
+    server: Any, client: httpx.Client, base: str, where: str
+) -> None:
+    """Each mention is twenty bytes of the request, and would be a megabyte of the set."""
+    tags = {str(number): "[variables('large')]" for number in range(20_000)}
+    variables = {"large": "x" * (VALUES_BYTES_MAX // 4)}
+    before = rows(server)
+    refused = client.put(where, json=a_template(a_resource(base, tags=tags), variables=variables))
+    assert error(refused) == (400, "BadRequest")
+    assert str(VALUES_BYTES_MAX) in message(refused)
+    assert rows(server) == before
 
 
 def test_a_deployment_that_is_not_there(

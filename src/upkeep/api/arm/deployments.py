@@ -12,6 +12,7 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
+import msgspec
 from sqlalchemy import Connection
 
 from upkeep.api.arm import set_changes
@@ -20,6 +21,7 @@ from upkeep.api.arm.resource_groups import scope_of
 from upkeep.api.arm.route import RETRY_AFTER_S, ArmReply, ArmRequest, Changed, link
 from upkeep.api.arm.scale_sets import is_settled, show_one
 from upkeep.api.arm.scopes import check_subscription, may_see_group
+from upkeep.api.plain_http import BODY_BYTES_MAX
 from upkeep.api.problems import bad_request, invalid, not_found
 from upkeep.api.shapes import is_label
 from upkeep.core.model import GroupKind
@@ -27,6 +29,8 @@ from upkeep.store import arm_documents, groups
 
 SET_TYPE = "microsoft.compute/virtualmachinescalesets"
 RESOURCES_MAX = 100
+# A large value that is named often would make of one request more than the server's memory.
+VALUES_BYTES_MAX = BODY_BYTES_MAX
 # What a resource has in a template and nowhere else.
 _OF_TEMPLATES = frozenset({"type", "name", "apiversion", "dependson", "comments"})
 
@@ -109,9 +113,11 @@ def _evaluated(properties: Any) -> tuple[list[Document], dict[str, str]]:
 
 
 def _values(template: Document, parameters: Any) -> Callable[[str, str], Any]:
-    """Finds a parameter's or a variable's value."""
+    """Finds a parameter's or a variable's value; all that it has found is bounded."""
+    left = VALUES_BYTES_MAX
 
     def find(kind: str, name: str) -> Any:
+        nonlocal left
         if kind.casefold() == "variables":
             found = field(template, "variables", name)
         else:
@@ -120,6 +126,12 @@ def _values(template: Document, parameters: Any) -> Callable[[str, str], Any]:
                 found = field(template, "parameters", name, "defaultValue")
         if found is None:
             raise bad_request(f"the template needs {kind}('{name[:60]}'), which has no value")
+        left -= len(msgspec.json.encode(found))
+        if left < 0:
+            raise bad_request(
+                f"the template's values, put in wherever it names them, are over"
+                f" {VALUES_BYTES_MAX} bytes"
+            )
         return found
 
     return find
