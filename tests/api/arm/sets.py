@@ -13,14 +13,14 @@ from upkeep.store.database import to_us
 SIZE = 3
 
 
-def with_machines(server: Any, made: dict[str, Any]) -> None:
-    """The set's three machines, as if somebody had made them."""
+def with_machines(server: Any, made: dict[str, Any], prefix: str = "m") -> None:
+    """The set's three machines, as if somebody had made them; `prefix` begins their ids."""
     now = to_us(datetime.now(UTC))
     rows = [
         {
-            "id": f"m_{number}",
+            "id": f"{prefix}_{number}",
             "group_id": made["properties"]["uniqueId"],
-            "name": f"web-{number}",
+            "name": f"{made['name']}-{number}",
             "lifecycle": "present",
             "image": "1.0.0",
             "health": "healthy",

@@ -8,13 +8,11 @@ from typing import Any
 
 import httpx
 import pytest
-from sqlalchemy import select
-from tests.api.agent_by_hand import eventually
+from tests.api.arm.all_rows import at_rest, rows
 from tests.api.arm.documents import a_set
 from tests.api.test_garbage import TEXTS, content, quoted, value
 
 from upkeep.api.arm.route import Route
-from upkeep.store import tables as t
 
 # What a path's braces may hold beside nonsense; the subscription is put in by the test.
 RIGHT = {
@@ -97,40 +95,10 @@ def path_of(draw: random.Random, route: Route, base: str) -> str:
     return "/".join(parts)
 
 
-# The planner's own: it has looked at a group, whether or not there was anything to do.
-BOOKKEEPING = ("marks", "fence", "wake_at", "planned_at")
-
-
-def rows(server: Any) -> dict[str, list[Any]]:
-    """Everything but the audit log, the planner's bookkeeping and calls that it has refused."""
-
-    def read(connection: Any) -> dict[str, list[Any]]:
-        found: dict[str, list[Any]] = {}
-        for name, table in t.metadata.tables.items():
-            query = select(*(column for column in table.c if column.name not in BOOKKEEPING))
-            if name == "calls":
-                query = query.where(table.c.state != "refused")
-            if name == "settings":  # The clock's mark.
-                query = query.where(table.c.key != "engine_time_us")
-            if name != "audit":
-                found[name] = connection.execute(query).all()
-        return found
-
-    found: dict[str, list[Any]] = server.read(read)
-    return found
-
-
-def at_rest(server: Any) -> dict[str, list[Any]]:
-    """The same, once the planner has nothing to do."""
-    due = select(t.groups.c.id).where(t.groups.c.wake_at.is_not(None))
-    eventually(lambda: server.read(lambda c: c.execute(due).first()) is None)
-    return rows(server)
-
-
 @pytest.mark.parametrize(
     ("seed", "requests"), [(1, 300), pytest.param(2, 10_000, marks=pytest.mark.slow)]
 )
-@pytest.mark.usefixtures("made")
+@pytest.mark.usefixtures("in_still_time", "made")
 def test_garbage_never_gives_a_server_error_and_what_is_refused_changes_nothing(
     server: Any, client: httpx.Client, base: str, seed: int, requests: int
 ) -> None:
