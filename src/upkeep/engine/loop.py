@@ -4,9 +4,9 @@ A tick costs what changed: it plans the groups that were marked (by an outcome, 
 operator) and those whose `next_wake` has come, never the whole fleet.  No decision lives here or
 in this process's memory.
 
-The one guard of the product stands here: a mistake of ours (`AssertionError`,
-`IllegalTransition`) parks that group for a minute with its trace in its history, and the loop
-goes on with the others.
+The one guard of the product stands here: a mistake of ours, in a plan or in what a group's rows
+say, parks that group for a minute with its trace in its history, and the loop goes on with the
+others.  A store that is away is no mistake: whoever drives the loop waits for it.
 """
 
 import traceback
@@ -25,6 +25,16 @@ from upkeep.engine.fleet_store import FleetStore
 PLANS_PER_SECOND = 5
 GROUPS_PER_TICK = 100
 PARKED_FOR = timedelta(minutes=1)
+OUR_MISTAKES = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    IllegalTransition,
+    LookupError,
+    RecursionError,
+    TypeError,
+    ValueError,
+)
 
 
 class Engine:
@@ -68,13 +78,13 @@ class Engine:
 
     def _plan(self, group: GroupId, now: datetime) -> bool:
         stepped = self._clock.stepped() is not None
-        found = self._store.read_group(group, now=now, clock_stepped=stepped)
-        if found is None:
-            return False
-        snapshot, read = found
         try:
+            found = self._store.read_group(group, now=now, clock_stepped=stepped)
+            if found is None:
+                return False
+            snapshot, read = found
             plan = plan_group(snapshot, now=now)
-        except (AssertionError, IllegalTransition):
+        except OUR_MISTAKES:
             self._store.park_group(group, trace=traceback.format_exc(), until=now + PARKED_FOR)
             return False
         # When a budget moved since the read nothing is written; the group stays due.

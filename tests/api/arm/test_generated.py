@@ -181,8 +181,8 @@ def parked(server: Any) -> list[Any]:
     return found
 
 
-# `never_right`: how many routes at most may refuse all that they are sent.  With three requests each
-# some do; with sixty none does.
+# `never_right`: how many routes at most may refuse all that they are sent.  With three requests
+# each some do; with sixty none does.
 @pytest.mark.parametrize(
     ("first", "number", "never_right"), [(1, 1, 12), pytest.param(2, 20, 0, marks=pytest.mark.slow)]
 )
