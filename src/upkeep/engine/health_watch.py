@@ -13,9 +13,10 @@ Who sends probes and when is `prober.py`; which witness decides is `core/health.
 
 import heapq
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from typing import TypeVar
 
 from upkeep.agent import health as rules
 from upkeep.core.health import HealthSource, combine
@@ -29,9 +30,13 @@ AGENT_INTERVAL_DEFAULT = timedelta(minutes=5)
 # Sweeps come every few seconds.  After so long without one it was this process that was away:
 # nobody can have been heard, and what it remembers of anybody is worth nothing.
 AWAY_AFTER = timedelta(minutes=2)
+# The lock is held for so many machines at once: a check-in waits for it, some milliseconds at most.
+MACHINES_AT_ONCE = 1_000
 NEVER = datetime.max.replace(tzinfo=UTC)
 # A row's health in the words of the core, for each state of a health source.
 _HEALTH = {state: Health(state.value) for state in rules.HealthState}
+
+T = TypeVar("T")
 
 
 @dataclass(slots=True)
@@ -75,29 +80,44 @@ class HealthWatch:
 
     def load(self, machines: Sequence[WatchedMachine], *, now: datetime) -> None:
         """Watch exactly these; what is known of a machine whose `watch_from` stands is kept."""
+        wanted = {machine.machine for machine in machines}
         with self._lock:
-            wanted = {machine.machine for machine in machines}
-            for gone in [m for m in self._watches if m not in wanted]:
-                del self._watches[gone]
-            self.update(machines, now=now)
+            known = list(self._watches)
+        gone = [machine for machine in known if machine not in wanted]
+        for part in _parts(gone):
+            with self._lock:
+                for machine in part:
+                    self._watches.pop(machine, None)
+        self.update(machines, now=now)
 
-    def update(self, machines: Iterable[WatchedMachine], *, now: datetime) -> None:
+    def update(self, machines: Sequence[WatchedMachine], *, now: datetime) -> None:
         """Add or renew single machines, as after an action on them."""
-        with self._lock:
-            for machine in machines:
-                known = self._watches.get(machine.machine)
-                if known is not None and _same_watch(known.machine, machine):
-                    known.machine = machine
-                    if machine.health not in (known.written, Health.INITIALIZING):
-                        # Another process wrote what this one does not believe.
-                        known.written = machine.health
-                        self._look_by(known, now)
-                    continue
-                watch = _begin(machine, known, now)
-                self._watches[machine.machine] = watch
-                self._look_by(watch, now)
-                if watch.settings is not None and watch.source is not HealthSource.INSIDE:
-                    self._schedule_probe(watch, now)
+        # By the probe's own identity: the machines of a group share one.
+        parsed: dict[int, rules.ProbeSettings | None] = {}
+        for part in _parts(machines):
+            with self._lock:
+                for machine in part:
+                    self._renew(machine, parsed, now)
+
+    def _renew(
+        self, machine: WatchedMachine, parsed: dict[int, rules.ProbeSettings | None], now: datetime
+    ) -> None:
+        known = self._watches.get(machine.machine)
+        if known is not None and _same_watch(known.machine, machine):
+            known.machine = machine
+            if machine.health not in (known.written, Health.INITIALIZING):
+                # Another process wrote what this one does not believe.
+                known.written = machine.health
+                self._look_by(known, now)
+            return
+        key = id(machine.probe)
+        if key not in parsed:
+            parsed[key] = rules.parse_settings(machine.probe) if machine.probe else None
+        watch = _begin(machine, known, parsed[key], now)
+        self._watches[machine.machine] = watch
+        self._look_by(watch, now)
+        if watch.settings is not None and watch.source is not HealthSource.INSIDE:
+            self._schedule_probe(watch, now)
 
     def due(self, *, now: datetime, limit: int) -> list[DueProbe]:
         """At most `limit` probes to send now; each machine's next is an interval later.
@@ -186,21 +206,34 @@ class HealthWatch:
         """
         with self._lock:
             self._stay_awake(now)
-            due: list[tuple[datetime, MachineId]] = []
-            while self._looks and self._looks[0][0] <= now:
-                due.append(heapq.heappop(self._looks))
-            changed = 0
-            try:
-                while due:
-                    at, machine = due[-1]
-                    watch = self._watches.get(machine)
-                    if watch is not None and watch.look_at == at:
-                        changed += self._look(watch, now)
-                    due.pop()
-            finally:  # A write that failed: these are looked at next time.
-                for look in due:
-                    heapq.heappush(self._looks, look)
-            return changed
+            left = len(self._looks)  # Who is due again by what is done here has its turn next time.
+        changed = 0
+        while left > 0:
+            with self._lock:
+                due = self._take_due(now, min(left, MACHINES_AT_ONCE))
+                left = left - len(due) if due else 0
+                changed += self._look_at(due, now)
+        return changed
+
+    def _take_due(self, now: datetime, limit: int) -> list[tuple[datetime, MachineId]]:
+        due: list[tuple[datetime, MachineId]] = []
+        while len(due) < limit and self._looks and self._looks[0][0] <= now:
+            due.append(heapq.heappop(self._looks))
+        return due
+
+    def _look_at(self, due: list[tuple[datetime, MachineId]], now: datetime) -> int:
+        changed = 0
+        try:
+            while due:
+                at, machine = due[-1]
+                watch = self._watches.get(machine)
+                if watch is not None and watch.look_at == at:
+                    changed += self._look(watch, now)
+                due.pop()
+        finally:  # A write that failed: these are looked at next time.
+            for look in due:
+                heapq.heappush(self._looks, look)
+        return changed
 
     def _look(self, watch: _Watch, now: datetime) -> bool:
         if watch.settings is not None and watch.outside is not None:
@@ -271,6 +304,11 @@ class HealthWatch:
         )
 
 
+def _parts(items: Sequence[T]) -> Iterator[Sequence[T]]:
+    for first in range(0, len(items), MACHINES_AT_ONCE):
+        yield items[first : first + MACHINES_AT_ONCE]
+
+
 def _same_watch(known: WatchedMachine, machine: WatchedMachine) -> bool:
     return (
         known.watch_from == machine.watch_from
@@ -279,9 +317,13 @@ def _same_watch(known: WatchedMachine, machine: WatchedMachine) -> bool:
     )
 
 
-def _begin(machine: WatchedMachine, known: _Watch | None, now: datetime) -> _Watch:
+def _begin(
+    machine: WatchedMachine,
+    known: _Watch | None,
+    settings: rules.ProbeSettings | None,
+    now: datetime,
+) -> _Watch:
     """A new watch: from the row after a restart, from nothing after work on the machine."""
-    settings = rules.parse_settings(machine.probe) if machine.probe else None
     outside = None
     if settings is not None:
         outside = rules.start(settings, now=now.timestamp())

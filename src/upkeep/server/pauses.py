@@ -19,8 +19,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-# Some 100,000 containers: agents do not notice.
-SLOW_S = 0.05
+# Some 50,000 containers: agents do not notice.
+SLOW_S = 0.02
 
 
 class ShortPauses:

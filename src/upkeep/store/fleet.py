@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Sequence
 from datetime import datetime
-from typing import Any
 
 import msgspec
 from sqlalchemy import Connection, select, update
@@ -27,6 +26,9 @@ _CLOCK_KEY = "engine_time_us"
 
 def _nothing(group: GroupId) -> None:
     """Nobody is waiting in this process."""
+
+
+_HEALTH = {health.value: health for health in Health}
 
 
 class SqlFleetStore:
@@ -134,22 +136,32 @@ class SqlFleetStore:
         )
 
     def watched(self, machines: Sequence[MachineId] | None = None) -> Sequence[WatchedMachine]:
-        query = (
-            select(
-                t.machines.c.id,
-                t.machines.c.address,
-                t.machines.c.watch_from,
-                t.machines.c.health,
-                t.groups.c.probe,
-                t.groups.c.health_source,
-            )
-            .join(t.groups, t.groups.c.id == t.machines.c.group_id)
-            .where(t.machines.c.lifecycle.in_((Lifecycle.PRESENT, Lifecycle.CREATING)))
+        """A server reads its whole fleet every 30 s: a group's probe is read once for all of it."""
+        m, g = t.machines.c, t.groups.c
+        query = select(m.id, m.address, m.watch_from, m.health, m.group_id).where(
+            m.lifecycle.in_((Lifecycle.PRESENT, Lifecycle.CREATING))
         )
+        of_groups = select(g.id, g.probe, g.health_source)
         if machines is not None:
-            query = query.where(t.machines.c.id.in_(machines))
+            query = query.where(m.id.in_(machines))
+            its_groups = select(m.group_id).where(m.id.in_(machines))
+            of_groups = of_groups.where(g.id.in_(its_groups))
         with self.database.read() as connection:
-            return [_watched(row) for row in connection.execute(query)]
+            watches = {
+                group: (msgspec.json.decode(probe), source)
+                for group, probe, source in connection.execute(of_groups)
+            }
+            return [
+                WatchedMachine(
+                    machine=MachineId(machine),
+                    address=address,
+                    probe=watches[group][0],
+                    source=watches[group][1],
+                    watch_from=from_us(watch_from),
+                    health=_HEALTH[health],
+                )
+                for machine, address, watch_from, health, group in connection.execute(query)
+            ]
 
     def raise_clock_mark(self, now: datetime) -> datetime:
         return self.database.run(lambda connection: _raise_mark(connection, now))
@@ -175,14 +187,3 @@ def _raise_mark(connection: Connection, now: datetime) -> datetime:
     if to_us(now) > known:
         connection.execute(update(t.settings).where(mine).values(value=str(to_us(now))))
     return from_us(max(known, to_us(now)))
-
-
-def _watched(row: Any) -> WatchedMachine:
-    return WatchedMachine(
-        machine=MachineId(row.id),
-        address=row.address,
-        probe=msgspec.json.decode(row.probe),
-        source=row.health_source,
-        watch_from=from_us(row.watch_from),
-        health=Health(row.health),
-    )
