@@ -135,6 +135,14 @@ class Fleet:
         }  # fmt: skip
         self.write(t.holds, row | columns)
 
+    def alarm(self, group: str, name: str, state: str, detail: str) -> None:
+        row = {
+            "id": f"al_{group}_{name}", "group_id": f"g_{group}", "name": name, "url": "http://p:9090",
+            "query": "up == 0", "action": "halt", "state": state, "since": self.ago(12),
+            "detail": detail,
+        }  # fmt: skip
+        self.write(t.alarms, row)
+
     def tell(self, group: str, *lines: str) -> None:
         count = len(lines)
         self.write(

@@ -117,6 +117,29 @@ def asks(fleet: Any) -> None:
     )  # fmt: skip
 
 
+def paced(fleet: Any) -> None:
+    """A rollout that an alarm holds, one that rests, one behind its ramp."""
+    text = "alarm errors is quiet; it fires since 2026-11-24 08:48:00Z (job=api is 7)"
+    for number, (name, reason, lifted_by) in enumerate(
+        (
+            ("web", "ALARM", text),
+            ("shop", "CHECKPOINT", "1 of 6 machines have it: the rest at 20 % ends"),
+            ("db", "RAMP", "its turn comes: 1 of 6 machines may have it by now"),
+        )
+    ):  # fmt: skip
+        fleet.group(name, 6)
+        rollout = fleet.rollout("2", name, 6, batch=1)
+        fleet.task(rollout, f"m_{name}_0", "done", 1)
+        fleet.machine(f"{name}-0", image="1.0.2")
+        until = fleet.ago(-40) if number in (1, 2) else None
+        for n in range(1, 6):
+            fleet.task(rollout, f"m_{name}_{n}", "held")
+            fleet.hold(name, n, reason, lifted_by, until=until)
+    fleet.alarm("web", "errors", "firing", "job=api is 7")
+    fleet.alarm("web", "latency", "unknown", "http://p:9090 does not answer: timed out")
+    fleet.alarm("web", "sales", "quiet", "nothing")
+
+
 def domain_lost(fleet: Any) -> None:
     fleet.group("web", 12, in_zones=["1", "2", "3"])
     rollout = fleet.rollout("2", "web", 12, batch=1)
@@ -206,6 +229,7 @@ SITUATIONS = {
     "halted": halted,
     "budget_spent": budget_spent,
     "asks": asks,
+    "paced": paced,
     "domain_lost": domain_lost,
     "machine_unknown": machine_unknown,
     "empty": empty,

@@ -62,6 +62,21 @@ def test_halted_names_the_version_and_shows_the_evidence(fleet: Fleet, visitor: 
     assert visitor.console == []
 
 
+def test_what_holds_a_rollouts_pace_is_said_and_which_alarms_are_not_quiet(
+    fleet: Fleet, visitor: Visitor
+) -> None:
+    SITUATIONS["paced"](fleet)
+    page = visitor.sign_in()
+    assert "an alarm fires, or cannot be asked" in page.locator(".headline").inner_text()
+    text = panel(page, "web")
+    assert "firing Alarm errors: job=api is 7, since" in text
+    assert "unknown Alarm latency: http://p:9090 does not answer: timed out" in text
+    assert "sales" not in text
+    assert "the rollout rests at a checkpoint CHECKPOINT" in panel(page, "shop")
+    assert "the ramp is not so far yet RAMP" in panel(page, "db")
+    assert visitor.console == []
+
+
 def test_what_waits_for_people_says_for_which_word(fleet: Fleet, visitor: Visitor) -> None:
     SITUATIONS["asks"](fleet)
     page = visitor.sign_in()

@@ -47,5 +47,5 @@ def _ceilings(draft: Draft, rollout: Rollout, begun: int) -> Iterator[tuple[int,
         ceiling = max(1, size * elapsed // policy.ramp)
         # Rounded up: at that moment, and not before it, the next machine is there.
         until = begun_at - (-policy.ramp * (ceiling + 1)) // size
-        text = f"{ceiling} of {size} machines may have it by now"
+        text = f"its turn comes: {ceiling} of {size} machines may have it by now"
         yield ceiling, (HoldReason.RAMP, until, text)

@@ -113,7 +113,8 @@ class AlarmLoop:
         try:
             answer = self._ask(alarm.url, alarm.query)
         except CannotAskError as error:
-            if self._clock.monotonic() - self._answered[alarm.id] < UNKNOWN_AFTER_S:
+            now = self._clock.monotonic()
+            if now - self._answered.get(alarm.id, now) < UNKNOWN_AFTER_S:
                 return None
             return Answer(state=AlarmState.UNKNOWN, detail=str(error))
         self._answered[alarm.id] = self._clock.monotonic()
