@@ -66,8 +66,9 @@ def test_a_query_that_cannot_fire_is_refused_and_says_why(
 def test_the_servers_own_side_is_not_looked_at_unless_that_is_allowed(address: str) -> None:
     with pytest.raises(CannotAskError, match="allow-local-alarms"):
         Prometheus().ask(address, "vector(1)")
-    with pytest.raises(CannotAskError, match="allow-local-alarms"):
-        Prometheus().ask("http://169.254.169.254", "vector(1)")
+    for host in ("169.254.169.254", "[::1]", "[::ffff:127.0.0.1]", "[::ffff:a9fe:a9fe]", "0.0.0.0"):
+        with pytest.raises(CannotAskError, match="allow-local-alarms"):
+            Prometheus().ask(f"http://{host}:9090", "vector(1)")
 
 
 def test_nobody_there_is_said(prometheus: Prometheus) -> None:

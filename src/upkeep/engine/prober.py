@@ -10,7 +10,6 @@ so that nobody can make the server look at itself (DESIGN §13).
 
 import asyncio
 import contextlib
-import ipaddress
 import logging
 import ssl
 import threading
@@ -22,6 +21,7 @@ import httptools
 from upkeep.agent.health import BODY_BYTES_MAX, ProbeProtocol, outside_timeout_s
 from upkeep.engine.clock import EngineClock
 from upkeep.engine.health_watch import DueProbe, HealthWatch
+from upkeep.engine.own_side import is_own_side
 from upkeep.ports import ProbeResult
 
 # Probes under way at once; each holds a socket and at most 8 KiB of answer.
@@ -71,8 +71,7 @@ class NetworkProber:
             return ProbeResult(answered=False, detail=_words(error))
 
     def _refusal(self, address: str) -> str:
-        ip = ipaddress.ip_address(address)
-        if not self._allow_local and (ip.is_loopback or ip.is_link_local or ip.is_unspecified):
+        if is_own_side(address) and not self._allow_local:
             return f"{address} is this server's own side: allow local probes to look there"
         return ""
 

@@ -7,7 +7,6 @@ An outgoing address is refused where it is the server's own side (loopback, link
 is allowed, so that nobody can make the server look at itself (DESIGN §13).
 """
 
-import ipaddress
 import json
 import socket
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from urllib.parse import urlsplit
 import httpx
 
 from upkeep.core.alarm import AlarmState
+from upkeep.engine.own_side import is_own_side
 
 TIMEOUT_S = 10.0
 ANSWER_BYTES_MAX = 1 << 20
@@ -68,10 +68,9 @@ class Prometheus:
         except (OSError, UnicodeError, ValueError) as error:
             raise CannotAskError(f"{parts.hostname} is no known host: {error}") from error
         for *_, address in found:
-            ip = ipaddress.ip_address(str(address[0]).partition("%")[0])
-            if not self._allow_local and (ip.is_loopback or ip.is_link_local or ip.is_unspecified):
+            if is_own_side(str(address[0])) and not self._allow_local:
                 raise CannotAskError(
-                    f"{ip} is this server's own side: start it with --allow-local-alarms"
+                    f"{address[0]} is this server's own side: start it with --allow-local-alarms"
                 )
 
 
