@@ -64,6 +64,12 @@ MUTANTS = (
         "        if (",
     ),
     _mutant(
+        "a ramp runs before any work has begun",
+        "core/pacing.py",
+        "    begun_at = rollout.begun_at or now\n",
+        "    begun_at = rollout.started_at\n",
+    ),
+    _mutant(
         "a ramp is ahead of its time",
         "core/pacing.py",
         "max(1, size * elapsed // policy.ramp)",

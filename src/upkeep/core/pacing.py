@@ -6,7 +6,7 @@ and a batch is cut there.  Budgets, windows and gates are asked besides, never i
 - *Canary*: so many, until somebody promotes the rollout.
 - *Checkpoint*: once that share has it and its last batch is closed, nobody else gets it for
   `checkpoint_bake`.  The gate before the next batch then sees whoever fell ill meanwhile.
-- *Ramp*: evenly over its length, counted from the first batch; one machine at once.
+- *Ramp*: evenly over its length, counted from when work on the first machine began; one at once.
 
 Source: sheet os-image §12 (Google MIG: canary; AWS instance refresh: checkpoints; Fedora Zincati:
 ramp); docs/adr/0018, 0019.

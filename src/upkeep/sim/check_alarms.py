@@ -6,7 +6,7 @@ Worked out anew from what was told of each alarm, and when.
 from datetime import datetime
 
 from upkeep.core.alarm import AlarmAction, AlarmState
-from upkeep.core.model import GroupId, Rollout, RolloutCode, RolloutId, RolloutState, System
+from upkeep.core.model import GroupId, Rollout, RolloutCode, RolloutState, System
 from upkeep.core.task import TaskState
 from upkeep.sim.checkers import OURS, BlindChecker, Commit, Facts, RuleBroken, is_automatic_upgrade
 
@@ -18,8 +18,6 @@ class AlarmChecker(BlindChecker):
     def __init__(self, facts: Facts) -> None:
         super().__init__(facts)
         self._alarms = {g.group.id: g.alarms for g in facts.drawing.groups}
-        # When the first machine's work began.
-        self._begun_at: dict[RolloutId, datetime] = {}
 
     def committed(self, commit: Commit) -> None:
         for task, before in commit.moved:
@@ -30,9 +28,6 @@ class AlarmChecker(BlindChecker):
             begun = before in _AHEAD and task.state in _BEGUN
             if (announced or begun) and is_automatic_upgrade(rollout):
                 self._all_quiet(rollout)
-        for task, _ in commit.moved:
-            if task.state is TaskState.RUNNING or (task.stand_in and task.state in OURS):
-                self._begun_at.setdefault(task.rollout, commit.now)
         for rollout in commit.plan.rollouts:
             if rollout.system is System.OS_IMAGE and rollout.ended_at is not None:
                 self._ended(rollout)
@@ -44,7 +39,7 @@ class AlarmChecker(BlindChecker):
                 raise RuleBroken("ALARM", f"{rollout.id} begins work while {alarm.name} is {state}")
 
     def _ended(self, rollout: Rollout) -> None:
-        begun_at = self._begun_at.get(rollout.id)
+        begun_at = self.facts.begun_at.get(rollout.id)
         fired = begun_at is not None and any(
             moment >= begun_at
             for alarm in self._alarms[rollout.group]

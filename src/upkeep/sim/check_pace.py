@@ -56,6 +56,7 @@ class PaceChecker(BlindChecker):
                 rested = now - self._closed_at[rollout.id]
                 if rested < policy.checkpoint_bake:
                     raise RuleBroken("CHECKPOINT", f"{rollout.id} rests at {before} for {rested}")
-        elapsed = (now - rollout.started_at) / policy.ramp if policy.ramp else 1.0
+        begun_at = self.facts.begun_at.get(rollout.id, now)
+        elapsed = (now - begun_at) / policy.ramp if policy.ramp else 1.0
         if begun > 1 and begun > size * elapsed + 1e-6 and elapsed < 1:
             raise RuleBroken("RAMP", f"{rollout.id}: {begun} of {size} at {elapsed:.3f} of it")

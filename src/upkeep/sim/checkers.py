@@ -76,6 +76,7 @@ class Facts:
 
     Attributes:
         in_hand: the task that has a machine in our hands; overlaps: two had it at once.
+        begun_at: when work on a rollout's first machine, or on its stand-in, began.
         at_work: the task that is being done for a machine, on it or on its stand-in.
         tasks, rollouts: as last written, also those that have ended.
         intents: every action ever written, by key.
@@ -101,6 +102,7 @@ class Facts:
     store: MemoryStore
     tasks: dict[tuple[RolloutId, MachineId], Task] = field(default_factory=dict)
     in_hand: dict[MachineId, Task] = field(default_factory=dict)
+    begun_at: dict[RolloutId, datetime] = field(default_factory=dict)
     at_work: dict[MachineId, Task] = field(default_factory=dict)
     overlaps: list[tuple[Task, Task]] = field(default_factory=list)
     rollouts: dict[RolloutId, Rollout] = field(default_factory=dict)
@@ -242,6 +244,8 @@ def learn(facts: Facts, plan: Plan, now: datetime) -> Commit:
             facts.tasks[(task.rollout, task.stand_in)] = task
         if before is None or before.state is not task.state:
             moved.append((task, None if before is None else before.state))
+        if task.state is TaskState.RUNNING or (task.stand_in and task.state in OURS):
+            facts.begun_at.setdefault(task.rollout, now)
         _enter_in_hand(facts, task)
     return Commit(plan=plan, now=now, moved=tuple(moved))
 
