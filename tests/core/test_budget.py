@@ -11,7 +11,6 @@ from upkeep.core.budget import (
     Ledger,
     allowed_down,
     is_reserved,
-    percent_down,
 )
 from upkeep.core.hold import HoldReason
 from upkeep.core.model import (
@@ -27,6 +26,7 @@ from upkeep.core.model import (
     System,
     Verb,
 )
+from upkeep.core.policy import share_of
 
 
 def budget(name: str = "b", *, size: int = 10, **fields: object) -> Budget:
@@ -42,7 +42,7 @@ def budget(name: str = "b", *, size: int = 10, **fields: object) -> Budget:
 def test_a_share_that_may_be_down_is_rounded_down_and_never_below_one(
     percent: int, size: int, allowed: int
 ) -> None:
-    assert percent_down(percent, size=size) == allowed
+    assert share_of(percent, size=size) == allowed
     assert allowed_down(budget(max_down=percent, percent=True, size=size)) == allowed
 
 

@@ -108,8 +108,8 @@ MUTANTS = (
     _mutant(
         "more machines are repaired at once than may be",
         "core/systems/repairs.py",
-        "// 100) - len(under_way)\n",
-        "// 100)\n",
+        "size=len(draft.present())) - len(under_way)\n",
+        "size=len(draft.present()))\n",
     ),
     _mutant(
         "a machine is taken that nobody approved",
@@ -158,9 +158,9 @@ MUTANTS = (
     ),
     _mutant(
         "a batch is one too large",
-        "core/policy.py",
-        "    return max(1, size * percent // 100)\n",
-        "    return max(1, size * percent // 100) + 1\n",
+        "core/admission.py",
+        "    limit = min(more, share_of(policy.max_batch_percent, size=rollout.size))\n",
+        "    limit = min(more, share_of(policy.max_batch_percent, size=rollout.size) + 1)\n",
     ),
     _mutant(
         "the gate before a batch lets one ill machine more pass",

@@ -24,22 +24,13 @@ from upkeep.core.model import (
     RolloutId,
     System,
 )
+from upkeep.core.policy import share_of
 
 # Work held on a budget for so long is served before newer work of other groups.
 STARVED_AFTER = timedelta(hours=1)
 # The work that went first may end without a word to those behind it (cancelled, held by something
 # else): they look again.
 RESERVED_LOOK = timedelta(minutes=5)
-
-
-def percent_down(percent: int, *, size: int) -> int:
-    """Machines that `percent` of `size` allows, rounded down, never below one.
-
-    E.g. 20 % of 6 is 1, of 10 is 2, of 20 is 4, of 4 is 1.
-    """
-    assert 0 <= percent <= 100
-    assert size >= 0
-    return max(1, size * percent // 100)
 
 
 def allowed_down(budget: Budget, *, zone: str = "", left: int = 0) -> int:
@@ -51,7 +42,7 @@ def allowed_down(budget: Budget, *, zone: str = "", left: int = 0) -> int:
     size = max(0, budget.size.get(zone if budget.per_zone else "", 0) - left)
     if budget.max_down is not None:
         if budget.percent:
-            return percent_down(budget.max_down, size=size)
+            return share_of(budget.max_down, size=size)
         return budget.max_down
     assert budget.min_available is not None
     needed = budget.min_available

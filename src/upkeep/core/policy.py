@@ -134,8 +134,11 @@ def _checkpoint_errors(checkpoints: tuple[int, ...]) -> list[str]:
 def share_of(percent: int, *, size: int) -> int:
     """So many machines are a share of a group: rounded down, never below one.
 
-    E.g. 20 % of 1, 5, 9, 10, 14, 100 is 1, 1, 1, 2, 2, 20.  Source: sheet os-image §10.
+    Batches, budgets, repairs, canaries and checkpoints are counted so.  E.g. 20 % of 1, 5, 9, 10,
+    14, 100 is 1, 1, 1, 2, 2, 20.  Source: sheet os-image §10; docs/adr/0003.
     """
+    assert 0 <= percent <= 100
+    assert size >= 0
     return max(1, size * percent // 100)
 
 

@@ -32,6 +32,7 @@ from upkeep.core.model import (
     System,
     Verb,
 )
+from upkeep.core.policy import share_of
 from upkeep.core.refusals import SOON, Refusal, hold_for
 from upkeep.core.rolling import open_batch
 from upkeep.core.task import TERMINAL, Signal, TaskState
@@ -69,7 +70,7 @@ def propose(draft: Draft) -> None:
     if repairs is None or not ill:
         return
     under_way = _under_way(draft)
-    places = max(1, len(draft.present()) * SHARE_PERCENT // 100) - len(under_way)
+    places = share_of(SHARE_PERCENT, size=len(draft.present())) - len(under_way)
     chosen: list[Machine] = []
     for machine in sorted(ill, key=lambda m: (m.health_since, m.id)):
         if machine.id in under_way:
