@@ -99,7 +99,7 @@ def create_alarm(
         group = find_group(connection, data.group, actor)
         if alarms.is_taken(connection, group.id, data.name):
             raise conflict(f"group {data.group} has an alarm {data.name!r}: delete it first")
-        marked = alarms.create(
+        alarms.create(
             connection,
             group.id,
             told(alarm, answer.state, answer.detail, now=now),
@@ -111,7 +111,7 @@ def create_alarm(
         row = alarms.find(connection, alarm_id)
         assert row is not None
         view = _view(row)
-    services.announce(*marked)
+    services.announce(group.id)
     return view
 
 
@@ -128,8 +128,8 @@ def delete_alarm(
         if row is None:
             raise not_found(f"there is no alarm {alarm!r}; list them with GET /v1/alarms")
         view = _view(row)
-        marked = alarms.remove(connection, row, now=now)
-    services.announce(*marked)
+        alarms.remove(connection, row, now=now)
+    services.announce(row.group_id)
     return view
 
 

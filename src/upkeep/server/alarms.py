@@ -34,10 +34,15 @@ class StoredAlarms:
         now = self._clock.now()
         with self._database.write() as connection:
             marked = alarms.tell(connection, alarm, state, detail, now=now)
-        for group in marked:
-            self._announce(group)
+        if marked is not None:
+            self._announce(marked)
 
     def doubt_all(self) -> None:
-        """What was answered before this process began says nothing about now."""
-        for alarm in self.alarms():
-            self.tell_alarm(alarm.id, AlarmState.UNKNOWN, "the server has just started")
+        """What was answered before this process began says nothing about now.
+
+        In one transaction, before the planner's first look: nobody needs to be told.
+        """
+        now, text = self._clock.now(), "the server has just started"
+        with self._database.write() as connection:
+            for row in alarms.read_all(connection):
+                alarms.tell(connection, row.id, AlarmState.UNKNOWN, text, now=now)

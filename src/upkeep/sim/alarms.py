@@ -54,8 +54,7 @@ class Alarms:
     def _tell(self, group: GroupId, name: str, state: AlarmState) -> None:
         if self._is_healed:
             return
-        awake = self._hosting.awake()
-        now = awake[0].engine_now() if awake else moment(self._facts.kernel.now)
+        now = self._hosting.engine_now()
         self._facts.kernel.tell(f"{group}: alarm {name} is {state}")
         self._facts.alarms_told[group, name].append((now, state))
         self._operator.tell_alarm(group, name, state, now=now)

@@ -6,8 +6,10 @@ lives takes over, or the next to start.
 
 import random
 from collections.abc import Callable
+from datetime import datetime
 
 from upkeep.sim.checkers import Facts
+from upkeep.sim.kernel import moment
 from upkeep.sim.replica import Replica, Site
 
 # The product reads the rows of all watched machines anew so often (server/runner.py).
@@ -79,6 +81,11 @@ class Hosting:
     def awake(self) -> list[Replica]:
         now = self._site.kernel.now
         return [r for r in self.replicas if r.alive and r.frozen_until <= now]
+
+    def engine_now(self) -> datetime:
+        """The time by which a person's word, or an alarm's, is written."""
+        awake = self.awake()
+        return awake[0].engine_now() if awake else moment(self._site.kernel.now)
 
     # Watching.
 

@@ -27,7 +27,7 @@ from upkeep.core.version import ImageVersion
 from upkeep.sim.checkers import Commit, Facts
 from upkeep.sim.drawing import DAY, Drawing
 from upkeep.sim.hosting import Hosting
-from upkeep.sim.kernel import Kernel, moment, stream
+from upkeep.sim.kernel import Kernel, stream
 from upkeep.sim.memory_operator import MemoryOperator
 from upkeep.sim.replica import Replica
 
@@ -57,6 +57,7 @@ class Person:
         self._store = facts.store
         self._operator = MemoryOperator(facts.store)
         self._hosting = hosting
+        self._now = hosting.engine_now
         self._draws = stream(drawing.seed, "person")
         self._calls = 0
         self._is_done = False
@@ -170,10 +171,6 @@ class Person:
 
     def _do(self, doing: str) -> None:
         getattr(self, f"_{doing}")(self._group())
-
-    def _now(self) -> datetime:
-        awake = self._hosting.awake()
-        return awake[0].engine_now() if awake else moment(self._kernel.now)
 
     def _group(self) -> GroupId:
         return self._draws.choice(self._drawing.groups).group.id

@@ -6,11 +6,12 @@ from typing import Any
 from sqlalchemy import Connection, Row, delete, insert, select, update
 
 from upkeep.core.alarm import Alarm, AlarmAction, AlarmState, told
-from upkeep.store import groups, story
+from upkeep.store import story
 from upkeep.store import tables as t
 from upkeep.store.database import from_us, from_us_or_none, to_us, to_us_or_none
 from upkeep.store.groups import in_scope
 from upkeep.store.paging import read_page
+from upkeep.store.wakes import mark
 
 _WITH_GROUP = select(t.alarms, t.groups.c.name.label("group_name")).join(
     t.groups, t.groups.c.id == t.alarms.c.group_id
@@ -26,8 +27,7 @@ def create(
     url: str,
     query: str,
     now: datetime,
-) -> list[str]:
-    """Answers the groups that were made due."""
+) -> None:
     connection.execute(
         insert(t.alarms).values(
             id=alarm_id,
@@ -39,7 +39,7 @@ def create(
             **_told(alarm),
         )
     )
-    return _mark(connection, group_id, now)
+    _mark(connection, group_id, now)
 
 
 def find(connection: Connection, alarm_id: str, *, scope: str = "") -> Row[Any] | None:
@@ -72,20 +72,21 @@ def read_group(connection: Connection, group_id: str) -> tuple[Alarm, ...]:
 
 def tell(
     connection: Connection, alarm_id: str, state: AlarmState, detail: str, *, now: datetime
-) -> list[str]:
-    """Write an answer; answers the groups that were made due: none if nothing has changed."""
+) -> str | None:
+    """Write an answer; answers the group that was made due: None if nothing has changed."""
     row = connection.execute(select(t.alarms).where(t.alarms.c.id == alarm_id)).first()
     if row is None or row.state == state:
-        return []
+        return None
     alarm = told(alarm_from(row), state, detail, now=now)
     connection.execute(update(t.alarms).where(t.alarms.c.id == alarm_id).values(**_told(alarm)))
     story.tell(connection, row.group_id, f"alarm {row.name} is {state}: {detail}", now=now)
-    return _mark(connection, row.group_id, now)
+    _mark(connection, row.group_id, now)
+    return str(row.group_id)
 
 
-def remove(connection: Connection, alarm: Row[Any], *, now: datetime) -> list[str]:
+def remove(connection: Connection, alarm: Row[Any], *, now: datetime) -> None:
     connection.execute(delete(t.alarms).where(t.alarms.c.id == alarm.id))
-    return _mark(connection, alarm.group_id, now)
+    _mark(connection, alarm.group_id, now)
 
 
 def alarm_from(row: Row[Any]) -> Alarm:
@@ -110,6 +111,6 @@ def _told(alarm: Alarm) -> dict[str, Any]:
     }
 
 
-def _mark(connection: Connection, group_id: str, now: datetime) -> list[str]:
+def _mark(connection: Connection, group_id: str, now: datetime) -> None:
     """A plan in flight that saw the alarm quiet may begin no batch: the fence rises."""
-    return groups.mark_where(connection, t.groups.c.id == group_id, now=now, raise_fence=True)
+    mark(connection, group_id, now, raise_fence=True)

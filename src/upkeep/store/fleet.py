@@ -6,7 +6,7 @@ from datetime import datetime
 import msgspec
 from sqlalchemy import Connection, select, update
 
-from upkeep.core.model import GroupId, Health, Lifecycle, MachineId
+from upkeep.core.model import GroupId, Lifecycle, MachineId
 from upkeep.core.snapshot import Plan, Snapshot
 from upkeep.engine.fleet_store import (
     ActionResult,
@@ -19,16 +19,13 @@ from upkeep.store import actions, sightings, wakes
 from upkeep.store import tables as t
 from upkeep.store.commit import write_plan
 from upkeep.store.database import Database, from_us, insert_ignoring, to_us
-from upkeep.store.snapshot import read_snapshot
+from upkeep.store.snapshot import HEALTH_OF, read_snapshot
 
 _CLOCK_KEY = "engine_time_us"
 
 
 def _nothing(group: GroupId) -> None:
     """Nobody is waiting in this process."""
-
-
-_HEALTH = {health.value: health for health in Health}
 
 
 class SqlFleetStore:
@@ -158,7 +155,7 @@ class SqlFleetStore:
                     probe=watches[group][0],
                     source=watches[group][1],
                     watch_from=from_us(watch_from),
-                    health=_HEALTH[health],
+                    health=HEALTH_OF[health],
                 )
                 for machine, address, watch_from, health, group in connection.execute(query)
             ]

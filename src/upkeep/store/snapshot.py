@@ -71,7 +71,7 @@ from upkeep.store.selectors import condition, may_select_group, selects
 
 _OPEN = tuple(sorted(OPEN_STATES))
 
-_HEALTH = {h.value: h for h in Health}
+HEALTH_OF = {h.value: h for h in Health}
 _LIFECYCLE = {x.value: x for x in Lifecycle}
 _STATE = {x.value: x for x in TaskState}
 
@@ -177,7 +177,7 @@ def machine_from(row: Row[Any]) -> Machine:
         image=row.image,
         kept=row.kept,
         boots=row.boots,
-        health=_HEALTH[row.health],
+        health=HEALTH_OF[row.health],
         health_since=from_us(row.health_since),
         powered_off=bool(row.powered_off),
         lost_at=from_us_or_none(row.lost_at),
