@@ -12,6 +12,7 @@ from typing import Any
 import httpx
 import pytest
 import uvicorn
+from sqlalchemy import update
 
 from upkeep.api.app import EdgeApp, create_app
 from upkeep.api.certificates import open_certificates
@@ -23,6 +24,7 @@ from upkeep.engine.clock import EngineClock
 from upkeep.engine.health_watch import HealthWatch
 from upkeep.engine.loop import Engine
 from upkeep.engine.prometheus import Prometheus
+from upkeep.store import tables as t
 from upkeep.store.database import Database
 from upkeep.store.fleet import SqlFleetStore
 from upkeep.store.migrate import migrate
@@ -89,7 +91,9 @@ class Server:
             return function(connection, *arguments)
 
     def write(self, function: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
+        """A change behind the planner's back, which a plan in flight may not write over."""
         with self.services.database.write() as connection:
+            connection.execute(update(t.groups).values(fence=t.groups.c.fence + 1))
             return function(connection, *arguments, **named)
 
 
