@@ -12,7 +12,7 @@ from tests.core.story import START, Story, a_group, machines_of, one_version_new
 
 from upkeep.core.alarm import Alarm, AlarmAction, AlarmState, told
 from upkeep.core.hold import HoldReason
-from upkeep.core.model import RolloutCode, RolloutState, Verb
+from upkeep.core.model import GroupKind, Lifecycle, RolloutCode, RolloutState, Verb
 from upkeep.core.policy import RollingPolicy
 
 MINUTE = timedelta(minutes=1)
@@ -110,6 +110,29 @@ def test_a_halt_waits_for_no_bake_and_no_notice() -> None:
     story.run(minutes=100)
     assert story.rollout().code is RolloutCode.ALARM
     assert (begun(story), story.claims) == (1, [])
+
+
+@pytest.mark.parametrize("goes_back", [True, False])
+def test_a_stand_in_that_still_bakes_goes_and_the_machine_it_stood_in_for_stays(
+    goes_back: bool,
+) -> None:
+    group = a_group(
+        kind=GroupKind.SCALE_SET,
+        capacity=6,
+        policy=RollingPolicy(max_surge=True, bake_time=30 * MINUTE, rollback_on_breach=goes_back),
+    )
+    story = one_version_newer(machines_of(6), group=group, budgets=(share(50),))
+    story.alarms["errors"] = Alarm(
+        name="errors", action=AlarmAction.HALT, state=QUIET, since=START - 60 * MINUTE
+    )
+    tell_at(story, 20, FIRING)
+    story.run(minutes=200)
+    assert story.rollout().code is RolloutCode.ALARM
+    there = {m.name: m.image for m in story.machines.values() if m.lifecycle is Lifecycle.PRESENT}
+    assert there == {f"m{n}": "1.0.0" for n in range(6)}
+    left = {m.lifecycle for m in story.machines.values()} - {Lifecycle.PRESENT}
+    assert left <= {Lifecycle.DELETED}
+    assert len(story.sent(Verb.CREATE)) == len(story.sent(Verb.DELETE)) == 1
 
 
 def test_an_alarm_before_anything_was_touched_is_not_the_versions_fault() -> None:

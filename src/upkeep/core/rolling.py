@@ -32,6 +32,7 @@ from upkeep.core.model import (
     Task,
     Verb,
 )
+from upkeep.core.surge import withdraw_stand_in
 from upkeep.core.task import TERMINAL, Signal, TaskState
 from upkeep.core.verdict import Verdict, exceeds, judge_batch, some_of, witness_for
 
@@ -105,10 +106,15 @@ def _settle_rollout(draft: Draft, rollout: Rollout) -> None:
 
 
 def _end_what_waits(draft: Draft, rollout: Rollout) -> None:
-    """A rollout that an alarm has failed waits for no notice, no drain and no bake."""
+    """A rollout that an alarm has failed waits for no notice, no drain and no bake.
+
+    A stand-in that still bakes has taken nobody's place yet: it goes, and the old machine stays.
+    """
     for task in draft.tasks_of(rollout):
         if task.state in (TaskState.ANNOUNCED, TaskState.DRAINING):
             drop(draft, task, "an alarm fired")
+        elif task.state is TaskState.BAKING and task.stand_in:
+            withdraw_stand_in(draft, task, "an alarm fired")
         elif task.state is TaskState.BAKING:
             draft.move(task, Signal.BAKED, detail="an alarm fired")
 

@@ -73,11 +73,21 @@ def begin_stand_in(draft: Draft, rollout: Rollout, task: Task) -> Task:
     return task
 
 
-def give_up_stand_in(draft: Draft, task: Task) -> Task:
-    """The stand-in failed: it goes, and the old machine was never touched."""
+def withdraw_stand_in(draft: Draft, task: Task, detail: str) -> Task:
+    """Nobody wants the stand-in any more, whatever it has shown: as if it had not been begun."""
+    _remove(draft, task)
+    return draft.move(task, Signal.CANCEL, detail=detail)
+
+
+def _remove(draft: Draft, task: Task) -> None:
     stand_in = draft.machines[task.stand_in]
     draft.put_machine(stand_in, lifecycle=Lifecycle.DELETING)
     draft.tell(f"{stand_in.name} is removed again; the machine it stood in for stays")
+
+
+def give_up_stand_in(draft: Draft, task: Task) -> Task:
+    """The stand-in failed: it goes, and the old machine was never touched."""
+    _remove(draft, task)
     task = draft.move(task, Signal.ROLL_BACK)
     # A new machine has no illness of its own, and that of the old one is no excuse for it.
     return draft.move(task, Signal.BACK, healed=True)
