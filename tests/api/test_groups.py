@@ -469,3 +469,23 @@ def test_a_pace_is_set_shown_and_refused(server: Any, admin: httpx.Client) -> No
         refused = admin.patch("/v1/groups/web", json={"policy": wrong})
         assert (refused.status_code, next(iter(wrong)) in refused.text) == (400, True), refused.text
     assert admin.get("/v1/groups/web").json()["policy"] == shown
+
+
+def test_a_version_is_made_a_floor_and_machines_go_through_it(
+    server: Any, admin: httpx.Client
+) -> None:
+    with_machines(server, admin)
+    admin.patch("/v1/groups/web", json={"auto_upgrade": False})
+    for version in ("1.0.1", "1.0.2"):
+        assert publish(admin, version).status_code == 201
+    changed = admin.patch("/v1/images/web/versions/1.0.1", json={"floor": True})
+    assert changed.status_code == 200
+    assert {v["version"]: v["floor"] for v in changed.json()["versions"]} == {
+        "1.0.2": False,
+        "1.0.1": True,
+        "1.0.0": False,
+    }
+    admin.patch("/v1/groups/web", json={"auto_upgrade": True})
+    eventually(lambda: admin.get("/v1/rollouts").json()["items"][0]["target"] == "1.0.1")
+    off = admin.patch("/v1/images/web/versions/1.0.1", json={"floor": False})
+    assert not any(version["floor"] for version in off.json()["versions"])

@@ -452,3 +452,10 @@ def test_an_alarm_is_made_listed_and_deleted(logged_in: ScriptedServer) -> None:
     assert "job=api is 7" in lines[1]
     logged_in.on("DELETE", "/v1/alarms/al_1", shown)
     assert run("alarm", "delete", "al_1").stdout.strip() == "Deleted alarm al_1."
+
+
+def test_a_version_is_made_a_floor_and_is_one_no_more(logged_in: ScriptedServer) -> None:
+    path = "/v1/images/web/versions/2.0.0"
+    assert sent(logged_in, "PATCH", path, "image", "floor", "web", "2.0.0") == {"floor": True}
+    off = sent(logged_in, "PATCH", path, "image", "floor", "web", "2.0.0", "--off")
+    assert off == {"floor": False}

@@ -228,7 +228,10 @@ class SqlBackend:
                 )
             connection.execute(
                 insert(t.image_versions).values(
-                    **keys, excluded=int(version.excluded), published_at=to_us(now)
+                    **keys,
+                    excluded=int(version.excluded),
+                    floor=int(version.floor),
+                    published_at=to_us(now),
                 )
             )
             connection.execute(

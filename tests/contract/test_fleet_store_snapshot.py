@@ -191,7 +191,7 @@ def test_versions_are_those_of_the_groups_image_as_they_stand(backend: Backend) 
     commit(backend, now=START)
     versions = [
         ImageVersion(version="1.0.1"),
-        ImageVersion(version="1.0.2", excluded=True),
+        ImageVersion(version="1.0.2", excluded=True, floor=True),
         ImageVersion(version="1.0.3", replication=ReplicationState.REPLICATING),
     ]
     for version in versions:

@@ -76,6 +76,18 @@ MUTANTS = (
         "1 + size * elapsed // policy.ramp",
     ),
     _mutant(
+        "a floor that is the next version but one is jumped over",
+        "core/version.py",
+        "    return min(floors, key=order_of, default=None)\n",
+        "    return max(floors, key=order_of, default=None)\n",
+    ),
+    _mutant(
+        "who was announced before a floor was set goes past it",
+        "core/refusals.py",
+        "    if (floor := draft.floor_before(machine, rollout.target)) is not None:\n",
+        "    if (floor := draft.floor_before(machine, machine.image)) is not None:\n",
+    ),
+    _mutant(
         "a batch begins while nobody knows whether an alarm fires",
         "core/alarm_gate.py",
         "        if alarm.state is AlarmState.QUIET:\n",

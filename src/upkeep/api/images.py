@@ -55,9 +55,10 @@ class ImageNew(Body):
 
 
 class VersionPatch(Body):
-    """`regions` absent or empty: everywhere."""
+    """`regions`, of `excluded`: absent or empty is everywhere."""
 
     excluded: bool | None = None
+    floor: bool | None = None
     regions: Regions = ()
     note: Text | None = None
 
@@ -74,6 +75,7 @@ class VersionView(View):
     sha256: str
     size: int
     excluded: bool
+    floor: bool
     excluded_regions: list[str]
     regions: list[str]
     note: str
@@ -163,7 +165,8 @@ def change_version(
     version: FromPath[str],
     data: JSONBody[VersionPatch],
 ) -> ImageView:
-    """Exclude a version or take it back in; running rollouts of an excluded one stop."""
+    """Exclude a version or take it back in; running rollouts of an excluded one stop.  Or make it a
+    floor, which no machine goes past without having run it."""
     note(request, data)
     now = services.clock.now()
     with services.database.write() as connection:
@@ -174,6 +177,7 @@ def change_version(
             version,
             excluded=data.excluded,
             regions=data.regions,
+            floor=data.floor,
             note=data.note,
             now=now,
         )
@@ -326,6 +330,7 @@ def _version_view(version: Row[Any], replicas: Sequence[Row[Any]]) -> VersionVie
         sha256=version.sha256,
         size=version.size,
         excluded=bool(version.excluded),
+        floor=bool(version.floor),
         excluded_regions=[r.region for r in replicas if r.excluded],
         regions=[r.region for r in replicas if r.state == ReplicationState.COMPLETED],
         note=version.note,

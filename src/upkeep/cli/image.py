@@ -151,6 +151,7 @@ def show(name: Name, as_json: Json = False) -> None:
             "FORMAT": "format",
             "SIZE": lambda version: show_size(version.get("size") or 0),
             "EXCLUDED": lambda version: version["excluded_regions"] or version["excluded"],
+            "FLOOR": "floor",
             "REGIONS": "regions",
             "PUBLISHED": lambda version: show_moment(version.get("published_at")),
             "SHA-256": "sha256",
@@ -171,6 +172,20 @@ def include(name: Name, version: Version, region: Region = None, as_json: Json =
     """Let a version that was excluded be used again."""
     answer = _set_excluded(name, version, region, excluded=False)
     print_answer(f"{name} {version} may be used again{_where(region)}.", answer, as_json=as_json)
+
+
+@app.command("floor")
+def floor(
+    name: Name,
+    version: Version,
+    is_on: Annotated[bool, typer.Option("--on/--off", help="--off: it is one no more.")] = True,
+    as_json: Json = False,
+) -> None:
+    """Make a version a floor: no machine goes past it without having run it."""
+    with connect() as client:
+        answer = client.patch(f"/v1/images/{name}/versions/{version}", {"floor": is_on})
+    word = "is a floor" if is_on else "is no floor any more"
+    print_answer(f"{name} {version} {word}.", answer, as_json=as_json)
 
 
 @app.command("replicate")

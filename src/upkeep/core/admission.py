@@ -56,7 +56,9 @@ from upkeep.core.systems.scheduled_events import announce, start_announced
 from upkeep.core.task import IN_HAND, Signal, TaskState
 
 # A machine of which this is true is left out of the rollout; the next one may take it.
-LEFT_OUT = frozenset({HoldReason.PROTECTED, HoldReason.OPTED_OUT, HoldReason.MACHINE_STOPPED})
+LEFT_OUT = frozenset(
+    {HoldReason.PROTECTED, HoldReason.OPTED_OUT, HoldReason.MACHINE_STOPPED, HoldReason.FLOOR}
+)
 
 
 def admit(draft: Draft) -> None:

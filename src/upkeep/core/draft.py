@@ -32,6 +32,7 @@ from upkeep.core.model import (
 from upkeep.core.policy import RollingPolicy
 from upkeep.core.snapshot import Action, Plan, Snapshot
 from upkeep.core.task import IN_HAND, Signal, TaskState, step
+from upkeep.core.version import floor_between
 
 # While a domain is lost with no end in sight: shorter than the time its machines must be back.
 LOOK_AGAIN = timedelta(minutes=1)
@@ -61,6 +62,7 @@ class Draft:
         for event in snapshot.hook_events:
             self._hook_events.setdefault(event.rollout, {})[event.serial] = event
         self.lost: list[LostDomain] = lost_domains(snapshot.domains, now=now)
+        self._floors = [entry for entry in snapshot.versions if entry.floor]
         self._ledger: Ledger | None = None
         self.claims_of: dict[MachineId, list[Claim]] = {}
         for claim in snapshot.claims:
@@ -137,6 +139,12 @@ class Draft:
             if (lost.kind, lost.name) in domain_names(machine):
                 return lost
         return None
+
+    def floor_before(self, machine: Machine, target: str) -> str | None:
+        """The version that it must run before it may get the target."""
+        if not self._floors or not machine.image:
+            return None
+        return floor_between(machine.image, target, self._floors)
 
     # Deciding nothing, writing down.
 

@@ -99,6 +99,8 @@ def refusal_for_one(draft: Draft, rollout: Rollout, machine: Machine) -> Refusal
         return None
     if machine.lifecycle is not Lifecycle.PRESENT:
         return HoldReason.MACHINE_STOPPED, None, "start the machine"
+    if (floor := draft.floor_before(machine, rollout.target)) is not None:
+        return HoldReason.FLOOR, None, f"it goes through {floor} first"
     refusal = refusal_by_owner(machine)
     if refusal is None and machine.health is Health.UNKNOWN:
         return UNREACHABLE

@@ -29,6 +29,7 @@ class ImageVersion:
 
     version: str
     excluded: bool = False
+    floor: bool = False
     replication: ReplicationState = ReplicationState.COMPLETED
 
 
@@ -56,6 +57,23 @@ def latest(versions: Iterable[ImageVersion]) -> str | None:
     """The highest version that is replicated to the region and not excluded, if there is one."""
     usable = [entry.version for entry in versions if is_usable(entry)]
     return max(usable, key=order_of, default=None)
+
+
+def floor_between(image: str, target: str, versions: Iterable[ImageVersion]) -> str | None:
+    """The lowest floor version that a machine must run before it may get the target.
+
+    A floor counts wherever it is replicated: nobody goes past it because it is late.
+    Source: sheet os-image §12 (Flatcar's Nebraska: floor versions); docs/adr/0021.
+    """
+    floors = [
+        entry.version
+        for entry in versions
+        if entry.floor
+        and not entry.excluded
+        and is_older(image, entry.version)
+        and is_older(entry.version, target)
+    ]
+    return min(floors, key=order_of, default=None)
 
 
 def is_usable(entry: ImageVersion) -> bool:

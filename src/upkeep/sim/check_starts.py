@@ -133,6 +133,8 @@ class StartChecker(BlindChecker):
         what = f"{action.key} at {commit.now:%m-%d %H:%M:%S}"
         self._held_by_people(rollout, task, what)
         self._state(rollout, task, what)
+        if action.verb is Verb.REPLACE_OS_DISK and task.state is not TaskState.ROLLING_BACK:
+            self._no_floor_between(rollout, action, what)
         if abs(self.facts.wall_differs) > STEP_MAX + timedelta(seconds=1):
             raise RuleBroken("CLOCK", f"{what}: the wall clock differs by an unaccepted step")
         # What is repaired is ill: there is nobody to tell.
@@ -142,6 +144,14 @@ class StartChecker(BlindChecker):
             # Work that was drained in good time is not stopped by the end of a window.
             self._time(rollout, self._drained_at.get(key, commit.now), what)
             self._lost(rollout, what)
+
+    def _no_floor_between(self, rollout: Rollout, action: Action, what: str) -> None:
+        row = self.facts.store.groups[rollout.group]
+        image = row.machines[action.machine].image
+        for entry in self.facts.store.catalogue.of(row.group.image_name):
+            is_between = is_older(image, entry.version) and is_older(entry.version, action.version)
+            if image and entry.floor and not entry.excluded and is_between:
+                raise RuleBroken("FLOOR", f"{what} takes it from {image} past {entry.version}")
 
     def _held_by_people(self, rollout: Rollout, task: Task, what: str) -> None:
         for name in (str(rollout.group), str(rollout.id)):

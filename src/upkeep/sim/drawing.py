@@ -63,6 +63,7 @@ class Publication:
     behaviour: Behaviour
     share_percent: int
     excluded_at: float | None = None
+    floor_at: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -155,13 +156,16 @@ def draw(seed: int, options: Options) -> Drawing:
         ):
             draws = stream(seed, part)
             groups = tuple(with_it(draws, group) for group in groups)
+    publications = _publications(stream(seed, "publications"), images, days, options)
+    if not options.bad_versions:
+        publications = _with_floors(stream(seed, "floors"), publications)
     return Drawing(
         seed=seed,
         options=options,
         days=days,
         groups=groups,
         budgets=_budgets(stream(seed, "budgets"), groups, zones),
-        publications=_publications(stream(seed, "publications"), images, days, options),
+        publications=publications,
         tick_s=shape.choice((1.0, 2.0, 5.0, 15.0)),
         probe_s=probe_s,
         agent_s=shape.choice((30, 60, 120)),
@@ -414,6 +418,26 @@ def _budgets(
         found.append(
             (rule, BudgetSelector(groups=frozenset(g.group.id for g in chosen), zone=zone))
         )
+    return tuple(found)
+
+
+def _with_floors(
+    draws: random.Random, publications: tuple[Publication, ...]
+) -> tuple[Publication, ...]:
+    """Some versions are floors.  In a few worlds most are, and follow on one another's heels, so
+    that machines are several of them behind."""
+    is_staircase = draws.random() < 0.15
+    share, close = (0.6, 0.6) if is_staircase else (0.1, 0.0)
+    found: list[Publication] = []
+    for publication in publications:
+        if found and found[-1].image == publication.image and draws.random() < close:
+            at = found[-1].at + draws.choice((60.0, 1_800.0))
+            publication = replace(publication, at=min(at, publication.at))
+        if draws.random() < share:
+            # From the beginning, or some time later, when rollouts may be on the way past it.
+            later = draws.choice((0.0, 0.0, 400.0, 2_000.0, 20_000.0))
+            publication = replace(publication, floor_at=publication.at + later)
+        found.append(publication)
     return tuple(found)
 
 

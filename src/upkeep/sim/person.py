@@ -20,10 +20,11 @@ from upkeep.core.model import (
     RolloutId,
     RolloutState,
     System,
+    Task,
     Verb,
 )
 from upkeep.core.snapshot import OperatorCall
-from upkeep.core.version import ImageVersion
+from upkeep.core.version import ImageVersion, is_older
 from upkeep.sim.checkers import Commit, Facts
 from upkeep.sim.drawing import DAY, Drawing
 from upkeep.sim.hosting import Hosting
@@ -71,6 +72,7 @@ class Person:
         self._wary = stream(drawing.seed, "wary")
         self._spared = 0 if quiet else self._wary.choice((0, 1, 2, 4))
         self._approvals = stream(drawing.seed, "approve")
+        self._floors = stream(drawing.seed, "floors set")
         kernel.at(3_600, self._look_at_clocks)
 
     def committed(self, commit: Commit) -> None:
@@ -78,6 +80,13 @@ class Person:
         for event in commit.plan.hook_events:
             if not event.closed:
                 self._is_asked(event)
+        for rollout in commit.plan.rollouts:
+            if rollout.guilty and rollout.ended_at is not None:
+                wait_s = self._approvals.uniform(0.5, 12) * 3_600
+                self._kernel.after(wait_s, partial(self._lift_floor, rollout))
+        for task, _ in commit.moved:
+            if task.not_before is not None and task.not_before > commit.now:
+                self._may_set_floor(task, commit.now)
         begun = [task for task, before in commit.moved if before is None]
         for rollout_id in dict.fromkeys(task.rollout for task in begun):
             machines = [task.machine for task in begun if task.rollout == rollout_id]
@@ -112,6 +121,37 @@ class Person:
             self._kernel.after(wait_s, partial(self._approve, rollout.id, few))
         wait_s = self._approvals.uniform(1, 24) * 3_600
         self._kernel.after(wait_s, partial(self._approve, rollout.id, machines))
+
+    def _may_set_floor(self, task: Task, now: datetime) -> None:
+        """Now and then somebody sees, just while work is announced, what it would jump over."""
+        rollout = self._facts.rollouts[task.rollout]
+        if rollout.system is not System.OS_IMAGE or self._is_done or self._floors.random() > 0.1:
+            return
+        row = self._store.groups[rollout.group]
+        machine = row.machines.get(task.machine)
+        for entry in self._store.catalogue.of(row.group.image_name):
+            if machine is None or not is_older(machine.image, entry.version):
+                continue
+            if is_older(entry.version, rollout.target) and not entry.excluded:
+                assert task.not_before is not None
+                wait_s = (task.not_before - now).total_seconds() * self._floors.random()
+                self._kernel.after(wait_s, partial(self._set_floor, rollout, entry.version))
+                return
+
+    def _set_floor(self, rollout: Rollout, version: str) -> None:
+        image = self._store.groups[rollout.group].group.image_name
+        for entry in self._store.catalogue.of(image):
+            if entry.version == version and not self._is_done:
+                self._kernel.tell(f"person: {image} {version} is a floor")
+                self._operator.publish(image, replace(entry, floor=True), now=self._now())
+
+    def _lift_floor(self, rollout: Rollout) -> None:
+        """Nobody gets past a bad floor until somebody says that it is none."""
+        image = self._store.groups[rollout.group].group.image_name
+        for entry in self._store.catalogue.of(image):
+            if entry.version == rollout.target and entry.floor:
+                self._kernel.tell(f"person: {image} {entry.version} is no floor any more")
+                self._operator.publish(image, replace(entry, floor=False), now=self._now())
 
     def _promote(self, rollout: RolloutId) -> None:
         if self._operator.change_rollout(rollout, now=self._now(), promoted=True):
@@ -335,6 +375,9 @@ class Person:
             for rollout in list(self._store.groups[group].open):
                 self._resume_rollout(rollout)
         for image in self._drawing.images:
+            for entry in self._store.catalogue.of(image):
+                if entry.floor:  # It may be a bad one, and nobody could get past it.
+                    self._operator.publish(image, replace(entry, floor=False), now=self._now())
             self._operator.publish(image, ImageVersion(version=cure), now=self._now())
         self.put_right()
 

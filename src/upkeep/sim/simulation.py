@@ -29,7 +29,7 @@ from upkeep.sim.check_repairs import RepairChecker
 from upkeep.sim.check_starts import BatchChecker, StartChecker
 from upkeep.sim.check_states import StateChecker
 from upkeep.sim.checkers import Checker, Facts, RuleBroken, learn
-from upkeep.sim.drawing import DAY, Drawing, Options, draw
+from upkeep.sim.drawing import DAY, Drawing, Options, Publication, draw
 from upkeep.sim.faults import Faults
 from upkeep.sim.hosting import Hosting
 from upkeep.sim.kernel import Kernel, moment, stream
@@ -186,18 +186,25 @@ class Simulation:
             operator.publish(image, first_version, now=now)
         self._operator = operator
         for publication in self.drawing.publications:
-            entry = ImageVersion(version=publication.version)
-            self._publish_at(publication.at, publication.image, entry)
+            self._publish_at(publication.at, publication)
             if publication.excluded_at is not None:
-                excluded = replace(entry, excluded=True)
-                self._publish_at(publication.excluded_at, publication.image, excluded)
+                self._publish_at(publication.excluded_at, publication, excluded=True)
+            if publication.floor_at is not None:
+                self._publish_at(publication.floor_at, publication, floor=True)
 
-    def _publish_at(self, at: float, image: str, version: ImageVersion) -> None:
+    def _publish_at(
+        self, at: float, publication: Publication, *, excluded: bool = False, floor: bool = False
+    ) -> None:
+        """The version, or later a change of how it stands in the catalogue."""
+
         def publish() -> None:
-            self.kernel.tell(
-                f"published: {image} {version.version}" + " excluded" * version.excluded
-            )
-            self._operator.publish(image, version, now=moment(self.kernel.now))
+            image, version = publication.image, publication.version
+            words = " excluded" * excluded + " floor" * floor
+            self.kernel.tell(f"published: {image} {version}{words}")
+            known = {entry.version: entry for entry in self.store.catalogue.of(image)}
+            entry = known.get(version, ImageVersion(version=version))
+            entry = replace(entry, excluded=entry.excluded or excluded, floor=entry.floor or floor)
+            self._operator.publish(image, entry, now=moment(self.kernel.now))
 
         self.kernel.at(at, publish)
 

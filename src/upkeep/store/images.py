@@ -157,14 +157,17 @@ def change_version(
     *,
     excluded: bool | None,
     regions: Sequence[str],
+    floor: bool | None = None,
     note: str | None,
     now: datetime,
 ) -> list[str]:
-    """Exclude a version, or take it back in, everywhere or in some regions."""
+    """Exclude a version, or take it back in, everywhere or in some regions; make it a floor."""
     v, r = t.image_versions.c, t.image_replicas.c
     everywhere: dict[str, Any] = {}
     if excluded is not None and not regions:
         everywhere["excluded"] = int(excluded)
+    if floor is not None:
+        everywhere["floor"] = int(floor)
     if note is not None:
         everywhere["note"] = note
     if everywhere:

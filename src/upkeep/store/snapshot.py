@@ -251,6 +251,7 @@ def read_versions(connection: Connection, image: str, region: str) -> tuple[Imag
         select(
             t.image_versions.c.version,
             func.max(t.image_versions.c.excluded).label("excluded"),
+            func.max(t.image_versions.c.floor).label("floor"),
             func.max(replicas.c.excluded).label("excluded_here"),
             func.max(replicas.c.state).label("state"),
         )
@@ -271,6 +272,7 @@ def read_versions(connection: Connection, image: str, region: str) -> tuple[Imag
         ImageVersion(
             version=row.version,
             excluded=bool(row.excluded or row.excluded_here),
+            floor=bool(row.floor),
             replication=ReplicationState(row.state or "unknown"),
         )
         for row in sorted(rows, key=lambda row: str(row.version))

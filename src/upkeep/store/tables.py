@@ -438,6 +438,7 @@ image_versions = Table(
     _text("sha256"),
     Column("size", BigInteger, nullable=False, server_default="0"),
     Column("excluded", Integer, nullable=False, server_default="0"),
+    Column("floor", Integer, nullable=False, server_default="0"),
     _text("note"),
     _moment("published_at", nullable=False),
     PrimaryKeyConstraint("image_name", "version", "format"),

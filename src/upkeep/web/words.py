@@ -32,6 +32,7 @@ REASONS = {
     HoldReason.HOOK: "a lifecycle hook waits for an answer",
     HoldReason.CANARY: "the canary is not promoted",
     HoldReason.CHECKPOINT: "the rollout rests at a checkpoint",
+    HoldReason.FLOOR: "it goes through another version first",
     HoldReason.ALARM: "an alarm fires, or cannot be asked",
     HoldReason.RAMP: "the ramp is not so far yet",
     HoldReason.OTHER_WORK: "other work has it in hand",

@@ -4,8 +4,8 @@ Reads beside the sheet os-image §2.  This file *proposes*: it decides which ver
 run, when a rollout begins, which machines are its candidates, and why none begins.  Batches and
 gates are in rolling.py; whether a machine may be touched now is decided in refusals.py.
 
-A rollout begins by itself when `latest` (version.py) is newer than what some machine runs.  It
-does not begin when
+A rollout begins by itself when `latest` (version.py) is newer than what some machine runs.  A
+machine with a floor version on its way gets that first, in a rollout of its own.  None begins when
 - the group has opted out (`auto_upgrade` is off),
 - the version was found guilty here, or a person cancelled its rollout: only a newer version or a
   person's call begins again,
@@ -13,6 +13,7 @@ does not begin when
   daily, five times in all.  Source: sheet os-image §13.2 [DEC], docs/adr/0006.
 """
 
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import timedelta
 
@@ -30,6 +31,7 @@ from upkeep.core.model import (
     RolloutState,
     StartedBy,
     System,
+    Task,
     Verb,
 )
 from upkeep.core.policy import platform_policy
@@ -38,7 +40,7 @@ from upkeep.core.refusals import UNREACHABLE, Refusal, refusal_by_owner
 from upkeep.core.rolling import open_batch, still_on_target, stop_rollout
 from upkeep.core.snapshot import OperatorCall
 from upkeep.core.task import TERMINAL, TaskState
-from upkeep.core.version import is_older, is_usable, latest
+from upkeep.core.version import is_older, is_usable, latest, order_of
 
 # Windows for OS image upgrades.  Source: sheet os-image §2.6 #1, §10; maintenance §1.1.
 WINDOW_MIN = timedelta(hours=5)
@@ -57,15 +59,15 @@ RETRY_AFTER = (
 
 def propose(draft: Draft) -> None:
     """Begin, end or explain: after this each outdated machine is in a rollout or has a hold."""
-    target = latest(draft.snapshot.versions)
+    steps = next_steps(draft)
     running = draft.open_rollouts(System.OS_IMAGE)
     if running:
-        _check_still_wanted(draft, running[0], target)
+        _check_still_wanted(draft, running[0], steps)
         running = draft.open_rollouts(System.OS_IMAGE)
-    if not running and target is not None:
-        _begin_or_explain(draft, target)
-    elif running and target is not None:
-        _explain_outsiders(draft, running[0], target)
+    if not running:
+        _begin_or_explain(draft, steps)
+    else:
+        _explain_outsiders(draft, running[0], steps)
 
 
 def version_for_new_machine(draft: Draft) -> str | None:
@@ -106,46 +108,66 @@ def schedule_errors(schedule: Schedule) -> list[str]:
     return errors
 
 
-def outdated(draft: Draft, target: str) -> list[Machine]:
-    """Machines that should run the target and do not, in id order; older ones only."""
-    return sorted(
-        (m for m in draft.present() if m.image and is_older(m.image, target)),
-        key=lambda m: m.id,
-    )
+def next_steps(draft: Draft) -> dict[str, list[Machine]]:
+    """The version that each outdated machine should get next, the lowest first, with its machines
+    in id order: the latest one, or the lowest floor on the way to it."""
+    target = latest(draft.snapshot.versions)
+    return {} if target is None else _steps_to(draft, target)
 
 
-def _check_still_wanted(draft: Draft, rollout: Rollout, target: str | None) -> None:
-    """Between batches an excluded version stops and a newer one takes over (newest wins)."""
+def _steps_to(draft: Draft, target: str) -> dict[str, list[Machine]]:
+    step_from: dict[str, str] = {}
+    steps: dict[str, list[Machine]] = {}
+    for machine in sorted(draft.present(), key=lambda machine: machine.id):
+        image = machine.image
+        if not image or not is_older(image, target):
+            continue
+        if image not in step_from:
+            step_from[image] = draft.floor_before(machine, target) or target
+        steps.setdefault(step_from[image], []).append(machine)
+    return dict(sorted(steps.items(), key=lambda step: order_of(step[0])))
+
+
+def _check_still_wanted(draft: Draft, rollout: Rollout, steps: Mapping[str, list[Machine]]) -> None:
+    """Between batches an excluded version stops, and one that its machines should rather get next
+    takes over: a newer one, or a floor that was set meanwhile."""
     if rollout.state is not RolloutState.RUNNING or open_batch(draft, rollout):
         return
     excluded = {v.version for v in draft.snapshot.versions if v.excluded}
     if rollout.target in excluded:
         text = f"version {rollout.target} was excluded"
         stop_rollout(draft, rollout, RolloutCode.IMAGE_EXCLUDED, text)
-    elif (
-        target is not None
-        and is_older(rollout.target, target)
-        and rollout.started_by is StartedBy.PLATFORM
-        and _why_not(draft, target) is None
-    ):
-        text = f"version {target} is newer than {rollout.target}"
-        stop_rollout(draft, rollout, RolloutCode.SUPERSEDED, text)
+        return
+    if rollout.started_by is not StartedBy.PLATFORM:
+        return
+    for version, machines in steps.items():
+        waits = any(draft.is_held(rollout, machine.id) for machine in machines)
+        if version != rollout.target and waits and _why_not(draft, version) is None:
+            text = f"version {version} is newer than {rollout.target}"
+            if is_older(version, rollout.target):
+                text = f"its machines go through {version} first"
+            stop_rollout(draft, rollout, RolloutCode.SUPERSEDED, text)
+            return
 
 
-def _begin_or_explain(draft: Draft, target: str) -> None:
-    machines = outdated(draft, target)
-    if not machines:
-        return
-    refusal = _why_not(draft, target)
-    if refusal is not None:
-        draft.wake_at(refusal[1])
-        for machine in machines:
-            draft.holds.append(_hold(machine, refusal))
-        return
-    candidates = [m for m in machines if (_why_not_machine(m)) is None]
-    if any(m.health is not Health.UNKNOWN for m in candidates):
-        begin(draft, target, candidates, StartedBy.PLATFORM)
-    _explain(draft, machines)
+def _begin_or_explain(draft: Draft, steps: Mapping[str, list[Machine]]) -> None:
+    """Begin the lowest step that may begin, one at a time; explain the others."""
+    for version, machines in steps.items():
+        refusal = _why_not(draft, version)
+        if refusal is not None:
+            _hold_all(draft, machines, refusal)
+            continue
+        candidates = [m for m in machines if (_why_not_machine(m)) is None]
+        is_free = not draft.open_rollouts(System.OS_IMAGE)
+        if is_free and any(m.health is not Health.UNKNOWN for m in candidates):
+            begin(draft, version, candidates, StartedBy.PLATFORM)
+        _explain(draft, machines)
+
+
+def _hold_all(draft: Draft, machines: list[Machine], refusal: Refusal) -> None:
+    draft.wake_at(refusal[1])
+    for machine in machines:
+        draft.holds.append(_hold(machine, refusal))
 
 
 def _why_not(draft: Draft, target: str) -> Refusal | None:
@@ -153,6 +175,9 @@ def _why_not(draft: Draft, target: str) -> Refusal | None:
     if not draft.group.auto_upgrade:
         text = "automatic OS image upgrade is off: switch it on, or start a rollout by hand"
         return HoldReason.AUTO_UPGRADE_OFF, None, text
+    if not any(v.version == target and is_usable(v) for v in draft.snapshot.versions):
+        text = f"version {target}, through which it must go, is replicated to this region"
+        return HoldReason.FLOOR, None, text
     attempts = [r for r in draft.ended_rollouts() if r.target == target and _was_attempt(r)]
     if not attempts:
         return None
@@ -237,7 +262,8 @@ def begin(
 
 def start_by_hand(draft: Draft, call: OperatorCall) -> str:
     """A person asks for a rollout now; answers an empty string, or why it was refused."""
-    target = call.target or latest(draft.snapshot.versions)
+    wanted: set[MachineId] = set(call.machines)
+    target = call.target or _next_for(draft, wanted)
     if not target:
         return "there is no version to roll to: publish one, and see that it is replicated"
     entry = next((v for v in draft.snapshot.versions if v.version == target), None)
@@ -248,13 +274,27 @@ def start_by_hand(draft: Draft, call: OperatorCall) -> str:
         return f"version {target} is {why}: choose another, or put that right first"
     if draft.open_rollouts(System.OS_IMAGE):
         return "a rollout is running: wait for it, or cancel it first"
-    wanted: set[MachineId] = set(call.machines)
-    machines = [m for m in outdated(draft, target) if not wanted or m.id in wanted]
-    candidates = [m for m in machines if not m.protected]
+    steps = _steps_to(draft, target)
+    candidates = _wanted_of(steps.get(target, []), wanted)
     if not candidates:
+        first = next((v for v, those in steps.items() if _wanted_of(those, wanted)), None)
+        if first is not None:
+            return f"these machines go through {first} first: start a rollout to that"
         return f"no unprotected machine is older than {target}"
     begin(draft, target, candidates, StartedBy.USER, named=bool(wanted), force=call.force)
     return ""
+
+
+def _next_for(draft: Draft, wanted: set[MachineId]) -> str | None:
+    """The lowest next step of machines that a person may mean, else the latest version."""
+    for version, machines in next_steps(draft).items():
+        if _wanted_of(machines, wanted):
+            return version
+    return latest(draft.snapshot.versions)
+
+
+def _wanted_of(machines: list[Machine], wanted: set[MachineId]) -> list[Machine]:
+    return [m for m in machines if not m.protected and (not wanted or m.id in wanted)]
 
 
 def _explain(draft: Draft, machines: list[Machine]) -> None:
@@ -279,33 +319,41 @@ def _explain_left_out(draft: Draft, machines: list[Machine]) -> None:
             draft.holds.append(_hold(machine, (HoldReason.NOT_IN_ROLLOUT, None, text)))
 
 
-def _explain_outsiders(draft: Draft, rollout: Rollout, target: str) -> None:
+def _explain_outsiders(draft: Draft, rollout: Rollout, steps: Mapping[str, list[Machine]]) -> None:
     """Outdated machines that the open rollout does not hold open: left out, ended or new."""
-    tasks = draft.tasks[rollout.id]
     left = []
     going_back: set[MachineId] = set()
     if rollout.state is RolloutState.ROLLING_BACK:
         going_back = {subject_of(task) for task in still_on_target(draft, rollout)}
-    for machine in outdated(draft, target):
-        if machine.id in going_back:
-            continue  # The gate says why it has not gone yet.
-        task = tasks.get(machine.id)
-        if task is None:
-            left.append(machine)
-        elif task.state in (TaskState.FAILED, TaskState.ROLLED_BACK):
-            text = f"its own failure is looked into, or the next rollout: {task.detail}"
-            draft.holds.append(_hold(machine, (HoldReason.FAILED_HERE, None, text)))
-        elif task.state is TaskState.CANCELLED and rollout.state is RolloutState.CANCELLING:
-            text = "restart the rollout, or publish a newer version"
-            draft.holds.append(_hold(machine, (HoldReason.CANCELLING, None, text)))
-        elif task.state is TaskState.CANCELLED and rollout.state is RolloutState.ROLLING_BACK:
-            text = f"publish a version after {rollout.target}, or restart the rollout"
-            draft.holds.append(_hold(machine, (HoldReason.HALTED, None, text)))
-        elif task.state is TaskState.SKIPPED and task.detail == REJECTED:
-            draft.holds.append(_hold(machine, LEFT_OUT))
-        elif task.state in TERMINAL:
-            left.append(machine)
+    for version, machines in steps.items():
+        elsewhere = None if version == rollout.target else _why_not(draft, version)
+        for machine in machines:
+            if machine.id in going_back:
+                continue  # The gate says why it has not gone yet.
+            task = draft.tasks[rollout.id].get(machine.id)
+            if task is not None and task.state not in TERMINAL:
+                continue
+            refusal = (task and _why_it_ended(rollout, task)) or elsewhere
+            if refusal is None:
+                left.append(machine)
+            else:
+                _hold_all(draft, [machine], refusal)
     _explain_left_out(draft, left)
+
+
+def _why_it_ended(rollout: Rollout, task: Task) -> Refusal | None:
+    """Why an outdated machine's task is over; None: the next rollout takes the machine."""
+    if task.state in (TaskState.FAILED, TaskState.ROLLED_BACK):
+        text = f"its own failure is looked into, or the next rollout: {task.detail}"
+        return HoldReason.FAILED_HERE, None, text
+    if task.state is TaskState.CANCELLED and rollout.state is RolloutState.CANCELLING:
+        return HoldReason.CANCELLING, None, "restart the rollout, or publish a newer version"
+    if task.state is TaskState.CANCELLED and rollout.state is RolloutState.ROLLING_BACK:
+        text = f"publish a version after {rollout.target}, or restart the rollout"
+        return HoldReason.HALTED, None, text
+    if task.state is TaskState.SKIPPED and task.detail == REJECTED:
+        return LEFT_OUT
+    return None
 
 
 def _hold(machine: Machine, refusal: Refusal) -> Hold:
