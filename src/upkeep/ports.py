@@ -83,6 +83,7 @@ class MachineSpec:
             docs/guest.md: `upkeep.json`, `user-data`, `scripts.json`.
         network: platform-specific attachment (a bridge's or a libvirt network's name); empty
             means the platform's own default.
+        model: the name of what the seed says of the machine's purpose.
     """
 
     name: str
@@ -92,6 +93,7 @@ class MachineSpec:
     cpus: int = 1
     network: str = ""
     seed: Mapping[str, bytes] = field(default_factory=dict)
+    model: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,6 +103,7 @@ class MachineStatus:
     Attributes:
         image_version: on the OS disk in use; empty when absent.
         kept_version: on the previous OS disk, which `switch_back` would boot; empty without one.
+        model, kept_model: with which these two disks were made, as the driver was told then.
         address: IPv4 as the server reaches it; empty while unknown.
         boots: how often the platform has started it; rises with each start, also by itself.
     """
@@ -109,6 +112,8 @@ class MachineStatus:
     power: Power
     image_version: str = ""
     kept_version: str = ""
+    model: str = ""
+    kept_model: str = ""
     address: str = ""
     boots: int = 0
 
@@ -167,7 +172,14 @@ class Platform(Protocol):
     def restart(self, name: str, *, key: str, fence: int) -> None: ...
 
     def replace_os_disk(
-        self, name: str, image: OsImage, seed: Mapping[str, bytes], *, key: str, fence: int
+        self,
+        name: str,
+        image: OsImage,
+        seed: Mapping[str, bytes],
+        *,
+        model: str = "",
+        key: str,
+        fence: int,
     ) -> None:
         """Stop, put a fresh OS disk of `image` in, keep the old one, start.
 

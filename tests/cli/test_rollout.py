@@ -244,6 +244,26 @@ def test_start_and_restart_ask_for_the_same_thing(logged_in: ScriptedServer) -> 
     assert run("rollout", "restart", "ro_1").exit_code == ExitCode.REFUSED
 
 
+def test_a_model_is_started_and_restarted_while_it_is_the_groups(logged_in: ScriptedServer) -> None:
+    path = "/v1/groups/web/rollouts"
+    brought = rollout(["failed"], state="faulted", verb="reimage", target="3f2a09c1d4e5", **END)
+    logged_in.on("POST", path, brought, 202)
+    logged_in.on("GET", "/v1/rollouts/ro_1", brought)
+    run("rollout", "start", "web", "--model")
+    assert logged_in.only("POST", path).document == {"model": True}
+    logged_in.asked.clear()
+    logged_in.on("GET", "/v1/groups/web", {"model": "3f2a09c1d4e5"})
+    assert run("rollout", "restart", "ro_1").exit_code == ExitCode.OK
+    assert logged_in.only("POST", path).document == {"model": True}
+    logged_in.on("GET", "/v1/groups/web", {"model": "0123456789ab"})
+    refused = run("rollout", "restart", "ro_1")
+    assert refused.exit_code == ExitCode.REFUSED
+    assert "0123456789ab now" in refused.stderr
+    assert "--model" in refused.stderr
+    logged_in.on("GET", "/v1/holds", {"items": [], "next": None})
+    assert "to model 3f2a09c1d4e5" in run("rollout", "show", "ro_1").stdout
+
+
 def test_one_look_shows_each_machine_with_what_holds_it(logged_in: ScriptedServer) -> None:
     logged_in.on("GET", "/v1/rollouts/ro_1", rollout(["done", "held"]))
     logged_in.on("GET", "/v1/holds", {"items": [hold(1)], "next": None})

@@ -6,6 +6,7 @@ Azure's own clients, unmodified.  Those from before 2021 tell the same story; th
 operation and say an error in other ways.
 """
 
+import base64
 import json
 import os
 import sys
@@ -212,6 +213,26 @@ def window(starts, every, length):
     }  # fmt: skip
 
 
+def model(compute):
+    """Custom data that breaks nothing, in mode Rolling; then whoever is asked has it."""
+    sets, machines = compute.virtual_machine_scale_sets, compute.virtual_machine_scale_set_vms
+    script = base64.b64encode(b"#!/bin/sh\necho told >> /data/told\n").decode()
+    wanted = {
+        "upgradePolicy": {"mode": "Rolling"},
+        "virtualMachineProfile": {"osProfile": {"customData": script}},
+    }
+    changed = done(sets, "update", GROUP, SET, {"properties": wanted})
+    current = [each.latest_model_applied for each in machines.list(GROUP, SET)]
+    tell(mode=changed.upgrade_policy.mode, behind=current.count(False) > 0)
+    deadline = time.monotonic() + WAIT_MAX_S
+    while not all(current) and time.monotonic() < deadline:
+        time.sleep(0.05)
+        current = [each.latest_model_applied for each in machines.list(GROUP, SET)]
+    upgrade = compute.virtual_machine_scale_set_rolling_upgrades.get_latest(GROUP, SET)
+    tell(current=current, progress=progress_of(upgrade))
+    done(sets, "update", GROUP, SET, {"properties": {"upgradePolicy": {"mode": "Manual"}}})
+
+
 def history(compute):
     past = compute.virtual_machine_scale_sets.get_os_upgrade_history(GROUP, SET)
     tell(
@@ -341,6 +362,7 @@ STEPS = {
     "defer": defer,
     "approve": approve,
     "follow": follow,
+    "model": model,
     "history": history,
     "start": start,
     "cancel": cancel,

@@ -168,6 +168,27 @@ def test_it_follows_a_roll_that_nobody_asked_for_to_its_end(
     assert refused["code"] == "OperationNotAllowed", "nothing is left to upgrade"
 
 
+def test_changed_custom_data_reaches_every_machine_in_mode_rolling(
+    fleet: RealFleet, person: Person
+) -> None:
+    boots = {name: len(machine.boot_ids) for name, machine in fleet.poller.seen.items()}
+    fleet.poller.end_phase()
+    changed, reached = person.does("model")
+    assert changed == {"mode": "Rolling", "behind": True}
+    assert reached["current"] == [True] * SIZE
+    rolls = fleet.client.get(f"/v1/groups/{fleet.group}/rollouts")["items"]
+    (rollout,) = [r for r in rolls if r["verb"] == "reimage" and r["system"] == "os_image"]
+    fleet.wait("its end", lambda: fleet.rollouts(rollout["target"])[0]["ended_at"] is not None)
+    fleet.wait("answers from every machine", fleet.poller.all_up)
+    assert fleet.poller.end_phase().down_max == 1
+    again = {
+        name: len(machine.boot_ids) - boots[name] for name, machine in fleet.poller.seen.items()
+    }
+    assert again == dict.fromkeys(boots, 1)
+    told = [path.read_text() for path in fleet.stage.folder.rglob("machines/shop-*/data/told")]
+    assert told == ["told\n"] * SIZE, "the script ran once on each new OS disk"
+
+
 def test_a_broken_image_is_faulted_with_the_documented_code(
     fleet: RealFleet, person: Person
 ) -> None:

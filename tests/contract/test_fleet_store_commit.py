@@ -84,7 +84,7 @@ def everything(now: float = 1) -> dict[str, Any]:
     )
     task = a_task(ROLLOUT, FIRST, now=at(now), state=TaskState.RUNNING, batch=1)
     return {
-        "group": replace(A, baked="1.0.0", next_ordinal=4, next_rollout=2),
+        "group": replace(A, baked="1.0.0", baked_model="m1", next_ordinal=4, next_rollout=2),
         "machines": (replace(machines_of(A, 1, since=at(-60))[0], worked_at=at(now)), new),
         "rollouts": (ROLLOUT,),
         "hook_events": (a_question(),),

@@ -189,6 +189,8 @@ def _status(both: Both, leased: LeasedAction, power: Power, starts: int) -> Mach
         power=power,
         image_version=leased.action.version or (known.image if known else ""),
         kept_version=known.image if known else "",
+        model=leased.action.model or (known.model if known else ""),
+        kept_model=known.model if known else "",
         address="10.0.0.9",
         boots=max(0, (known.boots if known else 0) + starts),
     )

@@ -34,6 +34,7 @@ from upkeep.core.model import (
     RolloutState,
     StartedBy,
     System,
+    UpgradeMode,
     Verb,
 )
 from upkeep.core.policy import RollingPolicy
@@ -75,6 +76,9 @@ def test_every_field_of_a_group_and_its_machines_comes_back(backend: Backend) ->
         paused=True,
         policy=ODD_POLICY,
         baked="1.0.0",
+        model="m2",
+        baked_model="m1",
+        upgrade_mode=UpgradeMode.ROLLING,
         next_ordinal=7,
         next_rollout=9,
         quota=12,
@@ -90,6 +94,8 @@ def test_every_field_of_a_group_and_its_machines_comes_back(backend: Backend) ->
         lifecycle=Lifecycle.STOPPED,
         image="1.0.1",
         kept="1.0.0",
+        model="m1",
+        kept_model="m0",
         boots=3,
         health=Health.UNKNOWN,
         health_since=START + odd,

@@ -119,6 +119,23 @@ def test_replace_brings_the_new_image_and_keeps_all_else(fleet: Fleet) -> None:
     assert (after.address, after.power) == (status.address, Power.RUNNING)
 
 
+def test_each_os_disk_keeps_the_name_of_the_model_that_it_was_made_with(fleet: Fleet) -> None:
+    name = fleet.create(model="first")
+
+    def seen() -> tuple[str, str]:
+        return fleet.status(name).model, fleet.status(name).kept_model
+
+    assert seen() == ("first", "")
+    fleet.platform.replace_os_disk(
+        name, fleet.images("1.0.0"), {}, model="second", key=fleet.key(), fence=1
+    )
+    assert seen() == ("second", "first")
+    fleet.platform.switch_back(name, key=fleet.key(), fence=1)
+    assert seen() == ("first", "second")
+    fleet.platform.restart(name, key=fleet.key(), fence=1)
+    assert seen() == ("first", "second")
+
+
 def test_replacing_by_the_same_image_gives_a_fresh_disk(fleet: Fleet) -> None:
     name = fleet.create()
     fleet.platform.replace_os_disk(name, fleet.images("1.0.0"), {}, key=fleet.key(), fence=1)

@@ -367,8 +367,12 @@ class Story:
             return
         if not kind and action.verb not in (Verb.STOP, Verb.DELETE):
             self.change(machine.id, boots=machine.boots + 1)
-            if action.version and action.version != machine.image:
-                self.change(machine.id, image=action.version, kept=machine.image)
+            disk = (action.version, action.model)
+            if action.verb is Verb.SWITCH_BACK:
+                disk = (machine.kept, machine.kept_model)
+            if action.version and disk != (machine.image, machine.model):
+                before = {"kept": machine.image, "kept_model": machine.model}
+                self.change(machine.id, image=disk[0], model=disk[1], **before)
         self._at(self.now + self.seen_after, lambda: self.seen(action.machine))
 
     def seen(self, name: str) -> None:
@@ -376,7 +380,9 @@ class Story:
         machine = self.machines.get(MachineId(name))
         if machine is None or machine.zone in self.dark:
             return
-        ill = (machine.name, machine.image) in self.ill_on
+        ill = not self.ill_on.isdisjoint(
+            {(machine.name, machine.image), (machine.name, machine.model)}
+        )
         self.see(name, Health.UNHEALTHY if ill else Health.HEALTHY)
 
     def _at(self, moment: datetime, happens: Callable[[], None]) -> None:

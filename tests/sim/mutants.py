@@ -84,8 +84,32 @@ MUTANTS = (
     _mutant(
         "who was announced before a floor was set goes past it",
         "core/refusals.py",
-        "    if (floor := draft.floor_before(machine, rollout.target)) is not None:\n",
-        "    if (floor := draft.floor_before(machine, machine.image)) is not None:\n",
+        "else draft.floor_before(machine, rollout.target)\n",
+        "else draft.floor_before(machine, machine.image)\n",
+    ),
+    _mutant(
+        "a model that was found guilty is brought along by a new version",
+        "core/draft.py",
+        "        return baked if wanted in guilty else wanted\n",
+        "        return wanted\n",
+    ),
+    _mutant(
+        "a machine goes back to the group's model and not to its own",
+        "core/settle.py",
+        "        draft.act(task, verb, version=machine.image, model=task.previous)\n",
+        "        draft.act(task, Verb.REIMAGE, version=machine.image, model=draft.group.model)\n",
+    ),
+    _mutant(
+        "a changed model rolls by itself though a person wants to do that by hand",
+        "core/systems/machine_model.py",
+        "    if draft.group.upgrade_mode is UpgradeMode.MANUAL:\n",
+        "    if draft.group.upgrade_mode is UpgradeMode.MANUAL and draft.group.paused:\n",
+    ),
+    _mutant(
+        "a new model is given to machines by the way",
+        "core/draft.py",
+        "        elif machine.model:\n            wanted = machine.model\n",
+        "        elif machine.model:\n            wanted = model\n",
     ),
     _mutant(
         "a batch begins while nobody knows whether an alarm fires",

@@ -5,9 +5,22 @@ from typing import Any
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from sqlalchemy import Connection, inspect
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    Connection,
+    LargeBinary,
+    MetaData,
+    Table,
+    Text,
+    insert,
+    inspect,
+    select,
+)
 
+from upkeep.store import tables as t
 from upkeep.store.database import Database
+from upkeep.store.machine_models import digest_of
 from upkeep.store.migrate import migrate
 from upkeep.store.tables import metadata
 
@@ -70,3 +83,35 @@ def test_migrating_again_changes_nothing(database: Database) -> None:
     with database.read() as connection:
         kept = connection.exec_driver_sql("SELECT value FROM settings").scalars().all()
     assert kept == ["1"]
+
+
+def test_groups_from_before_models_had_names_keep_what_their_disks_are_told(
+    database: Database,
+) -> None:
+    migrate(database, to="0011")
+    script = b"#!/bin/sh\n\xff"
+    with database.write() as connection:
+        row = {"name": "told", "user_data": script, "scripts": "[1]", "created_at": 7}
+        connection.execute(insert(_GROUPS_BEFORE).values(id="g_1", **row))
+        connection.execute(insert(_GROUPS_BEFORE).values(id="g_2", name="plain", created_at=8))
+    migrate(database)
+    with database.read() as connection:
+        groups = {row.id: row for row in connection.execute(select(t.groups))}
+        models = {row.group_id: row for row in connection.execute(select(t.machine_models))}
+    told = models["g_1"]
+    assert (told.user_data, told.scripts, told.set_at) == (script, "[1]", 7)
+    assert told.digest == digest_of(script, "[1]")
+    assert groups["g_1"].model == groups["g_1"].baked_model == told.digest
+    assert groups["g_2"].model == models["g_2"].digest == digest_of(b"", "[]")
+    assert {group.upgrade_mode for group in groups.values()} == {"manual"}
+
+
+_GROUPS_BEFORE = Table(
+    "groups",
+    MetaData(),
+    Column("id", Text),
+    Column("name", Text),
+    Column("user_data", LargeBinary),
+    Column("scripts", Text),
+    Column("created_at", BigInteger),
+)

@@ -21,7 +21,7 @@ from upkeep.api.scripts import Script, to_column
 from upkeep.api.services import Services
 from upkeep.api.shapes import Body, Label, Name
 from upkeep.core.health import HealthSource
-from upkeep.core.model import GroupKind, MachineId, RepairAction, Verb
+from upkeep.core.model import GroupKind, MachineId, RepairAction, UpgradeMode, Verb
 from upkeep.core.policy import RollingPolicy
 from upkeep.core.snapshot import OperatorCall
 from upkeep.core.systems.repairs import grace_errors
@@ -63,6 +63,7 @@ class GroupNew(Body):
     health_source: HealthSource | None = None
     policy: PolicyPatch = msgspec.field(default_factory=PolicyPatch)
     auto_upgrade: bool = True
+    upgrade_mode: UpgradeMode = UpgradeMode.MANUAL
     user_data: UserData = b""
     scripts: tuple[Script, ...] = ()
     memory_mib: Memory = 512
@@ -83,6 +84,7 @@ class GroupPatch(Body):
     health_source: HealthSource | UnsetType = UNSET
     policy: PolicyPatch | UnsetType = UNSET
     auto_upgrade: bool | UnsetType = UNSET
+    upgrade_mode: UpgradeMode | UnsetType = UNSET
     user_data: UserData | UnsetType = UNSET
     scripts: tuple[Script, ...] | UnsetType = UNSET
     memory_mib: Memory | UnsetType = UNSET
@@ -222,6 +224,7 @@ def _new_values(services: Services, data: GroupNew) -> dict[str, Any]:
             f"name: at most {GROUP_NAME_LENGTH_MAX} characters, since machines are called NAME-N"
         )
     _check_health_source(auto_upgrade=data.auto_upgrade, probe=data.probe)
+    _check_upgrade_mode(data.upgrade_mode, data.platform, data.probe)
     _check_repairs(data.repair_action, data.repair_grace_s, kind, data.platform, data.probe)
     return {
         "name": data.name,
@@ -234,6 +237,7 @@ def _new_values(services: Services, data: GroupNew) -> dict[str, Any]:
         "fault_domains": data.fault_domains,
         "image_name": data.image,
         "auto_upgrade": int(data.auto_upgrade),
+        "upgrade_mode": data.upgrade_mode,
         "policy": policy_to_json(apply_policy(RollingPolicy(), data.policy)),
         "platform": data.platform,
         "probe": _probe(data.probe),
@@ -270,7 +274,15 @@ def _kind(services: Services, data: GroupNew) -> GroupKind:
 def _changed_values(connection: Connection, row: Row[Any], data: GroupPatch) -> dict[str, Any]:
     """The columns that differ from what is there."""
     given: dict[str, Any] = {}
-    for name in ("capacity", "health_source", "user_data", "memory_mib", "cpus"):
+    for name in (
+        "capacity",
+        "health_source",
+        "user_data",
+        "memory_mib",
+        "cpus",
+        "upgrade_mode",
+        "repair_grace_s",
+    ):
         value = getattr(data, name)
         if value is not UNSET:
             given[name] = value
@@ -288,8 +300,6 @@ def _changed_values(connection: Connection, row: Row[Any], data: GroupPatch) -> 
         _check_image(connection, data.image)
         # What baked was a version of the other image.
         given |= {"image_name": data.image, "baked": ""}
-    if data.repair_grace_s is not UNSET:
-        given["repair_grace_s"] = data.repair_grace_s
     if data.repair_action is not UNSET:
         given["repair_action"] = data.repair_action or ""
     if row.platform == AGENT_ONLY and given.get("capacity"):
@@ -297,6 +307,11 @@ def _changed_values(connection: Connection, row: Row[Any], data: GroupPatch) -> 
     _check_health_source(
         auto_upgrade=bool(given.get("auto_upgrade", row.auto_upgrade)),
         probe=msgspec.json.decode(given.get("probe", row.probe)),
+    )
+    _check_upgrade_mode(
+        UpgradeMode(given.get("upgrade_mode", row.upgrade_mode)),
+        row.platform,
+        msgspec.json.decode(given.get("probe", row.probe)),
     )
     action = given.get("repair_action", row.repair_action)
     _check_repairs(
@@ -321,6 +336,16 @@ def _check_health_source(*, auto_upgrade: bool, probe: object) -> None:
             "auto_upgrade needs a health source, or a bad version would go to every machine: set"
             ' `probe`, e.g. {"protocol": "http", "port": 8080, "path": "/health"}, or set'
             " auto_upgrade to false"
+        )
+
+
+def _check_upgrade_mode(mode: UpgradeMode, platform: str, probe: object) -> None:
+    """Source: sheet os-image §2.2 (rolling needs application health)."""
+    if mode is not UpgradeMode.MANUAL and platform == AGENT_ONLY:
+        raise invalid("upgrade_mode: on platform agent_only only manual; it makes no disks")
+    if mode is UpgradeMode.ROLLING and not probe:
+        raise invalid(
+            "upgrade_mode rolling needs a health source: set `probe`, or set upgrade_mode to manual"
         )
 
 

@@ -28,7 +28,7 @@ from upkeep.api.shapes import (
     page_of,
     text_cursor,
 )
-from upkeep.core.model import GroupKind, Health, Lifecycle, RepairAction
+from upkeep.core.model import GroupKind, Health, Lifecycle, RepairAction, UpgradeMode
 from upkeep.store import groups, rollouts, story
 from upkeep.store.database import from_us, from_us_or_none
 from upkeep.store.policies import policy_from_json
@@ -67,6 +67,9 @@ class GroupView(View):
     capacity: int
     image: str
     baked: str
+    model: str
+    baked_model: str
+    upgrade_mode: UpgradeMode
     probe: dict[str, Any] | None
     health_source: str
     policy: PolicyView
@@ -293,6 +296,9 @@ def _view(row: Row[Any], counted: Sequence[Row[Any]], rollout: str | None) -> Gr
         capacity=row.capacity,
         image=row.image_name,
         baked=row.baked,
+        model=row.model,
+        baked_model=row.baked_model,
+        upgrade_mode=UpgradeMode(row.upgrade_mode),
         probe=msgspec.json.decode(row.probe) or None,
         health_source=row.health_source,
         policy=policy_view(policy_from_json(row.policy)),

@@ -63,7 +63,8 @@ class AgentView(View):
 
 
 class MachineView(View):
-    """`image`: the version on its OS disk.  `down`: budgets count it as not available."""
+    """`image`: the version on its OS disk; `model`: what that was told at its first boot.  `down`:
+    budgets count it as not available."""
 
     id: str
     name: str
@@ -76,6 +77,7 @@ class MachineView(View):
     lifecycle: Lifecycle
     image: str
     kept: str
+    model: str
     health: Health
     health_since: datetime
     health_detail: str
@@ -451,6 +453,7 @@ def machine_view(row: Row[Any]) -> MachineView:
         lifecycle=Lifecycle(row.lifecycle),
         image=row.image,
         kept=row.kept,
+        model=row.model,
         health=Health(row.health),
         health_since=from_us(row.health_since),
         health_detail=row.health_detail,

@@ -33,6 +33,7 @@ from upkeep.api.shapes import (
     page_of,
 )
 from upkeep.core.model import RolloutState, Verb
+from upkeep.core.snapshot import GROUPS_MODEL
 from upkeep.core.version import is_version
 from upkeep.store import rollouts, story
 from upkeep.store.database import from_us, from_us_or_none
@@ -42,9 +43,11 @@ MACHINES_MAX = 1_000
 
 
 class RolloutNew(Body):
-    """`version` absent means the latest; `machines` absent means every machine that is older."""
+    """`version` absent means the latest, or where no machine is older, the group's model; `model`
+    means that and no version.  `machines` absent means every machine that is behind."""
 
     version: str = ""
+    model: bool = False
     machines: Annotated[tuple[Name, ...], Meta(max_length=MACHINES_MAX)] = ()
     force: ForceFlag = False
 
@@ -156,6 +159,8 @@ async def start_rollout(
     note(request, data)
     if data.version and not is_version(data.version):
         raise invalid(f"version: {data.version!r} is none; write two to four numbers, as 1.0.2")
+    if data.version and data.model:
+        raise invalid("model: a rollout brings a version or the model; set one of them")
     group_id, machines = await asyncio.to_thread(_resolve, services, actor, group, data.machines)
     rollout = await ask(
         services,
@@ -163,7 +168,7 @@ async def start_rollout(
         group_id,
         Verb.REPLACE_OS_DISK,
         machines=machines,
-        target=data.version,
+        target=GROUPS_MODEL if data.model else data.version,
         force=data.force,
     )
     return await asyncio.to_thread(read_detail, services, actor, rollout)

@@ -197,6 +197,8 @@ def group_lines(group: Document) -> dict[str, object]:
         "image": group.get("image"),
         "baked version": group.get("baked"),
         "auto upgrade": group.get("auto_upgrade"),
+        "model": group.get("model"),
+        "upgrade mode": group.get("upgrade_mode"),
         "paused": group.get("paused"),
         "probe": probe_line(group.get("probe")),
         "health source": group.get("health_source"),

@@ -22,7 +22,16 @@ _PROBE_KEYS = {
 }
 _INTERVAL_KEYS = frozenset({"interval_s", "interval_ms"})
 _PROBE_PORTS = {"http": 80, "https": 443, "tcp": 0}
-_PLAIN_KEYS = ("image", "capacity", "zones", "auto_upgrade", "memory_mib", "cpus", "health_source")
+_PLAIN_KEYS = (
+    "image",
+    "capacity",
+    "zones",
+    "auto_upgrade",
+    "upgrade_mode",
+    "memory_mib",
+    "cpus",
+    "health_source",
+)
 
 
 def group_document(

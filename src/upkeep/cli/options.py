@@ -92,6 +92,12 @@ MODEL_OPTIONS = (
         form="flag",
         help="Roll out a new image version by itself.",
     ),
+    OptionRow(
+        key="upgrade_mode",
+        form="text",
+        help="How changed custom data and scripts reach machines: manual, rolling, automatic.",
+        metavar="MODE",
+    ),
     OptionRow(key="memory_mib", form="int", help="Memory of each machine.", low=32),
     OptionRow(key="cpus", form="int", help="CPUs of each machine.", low=1),
     OptionRow(

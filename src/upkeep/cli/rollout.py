@@ -24,7 +24,7 @@ Follow = Annotated[
 COLUMNS: Columns = {
     "ROLLOUT": "id",
     "GROUP": "group",
-    "WORK": lambda rollout: rollout.get("target") or rollout.get("verb"),
+    "WORK": lambda rollout: _work(rollout),
     "STATE": "state",
     "MACHINES": "size",
     "STARTED": lambda rollout: show_moment(rollout.get("started_at")),
@@ -32,6 +32,14 @@ COLUMNS: Columns = {
     "BY": "started_by",
     "CODE": "code",
 }
+
+
+def _work(rollout: Document) -> str:
+    """`1.0.2`, `model 3f2a09c1d4e5`, `restart`."""
+    target, verb = rollout.get("target"), str(rollout.get("verb"))
+    if not target:
+        return verb
+    return f"model {target}" if verb == "reimage" else str(target)
 
 
 @app.command("list")
@@ -78,6 +86,12 @@ def start(
     version: Annotated[
         str, typer.Option(metavar="VERSION", help="Image version; otherwise the latest.")
     ] = "",
+    model: Annotated[
+        bool,
+        typer.Option(
+            "--model", help="Bring the group's changed custom data and scripts, and no version."
+        ),
+    ] = False,
     machine: Annotated[
         list[str] | None,
         typer.Option(metavar="MACHINE", help="Only this machine; repeat. Otherwise all."),
@@ -95,6 +109,8 @@ def start(
     document: Document = {}
     if version:
         document["version"] = version
+    if model:
+        document["model"] = True
     if machine:
         document["machines"] = machine
     if force:
@@ -111,7 +127,7 @@ def restart(
     timeout: Timeout = None,
     as_json: Json = False,
 ) -> None:
-    """Start an ended rollout's version again in its group."""
+    """Start an ended rollout's version, or its model, again in its group."""
     with connect() as client:
         ended = client.get(f"/v1/rollouts/{rollout}")
         if not ended.get("target"):
@@ -120,7 +136,19 @@ def restart(
                 f"{rollout} was not a rollout of an image version.",
                 "Ask for the same thing again instead, such as `upkeep machine restart NAME`.",
             )
-        document = {"version": ended["target"], **({"force": True} if force else {})}
+        document: Document = {"version": ended["target"]}
+        if ended.get("verb") == "reimage":
+            document = {"model": True}
+            now = client.get(f"/v1/groups/{ended['group']}").get("model")
+            if now != ended["target"]:
+                raise CommandFailed(
+                    ExitCode.REFUSED,
+                    f"{rollout} brought model {ended['target']}; the group's model is {now} now.",
+                    f"Roll that out with `upkeep rollout start {ended['group']} --model`, or change"
+                    " the group's custom data and scripts back.",
+                )
+        if force:
+            document["force"] = True
         _start(client, ended["group"], document, follow=follow, timeout_s=timeout, as_json=as_json)
 
 

@@ -139,6 +139,8 @@ def parse_rollout(document: Mapping[str, Any], holds: Mapping[str, Any]) -> Roll
 def title_line(view: RolloutView) -> str:
     """`ro_1: web to 1.0.2, running (paused)`."""
     work = f"to {view.target}" if view.target else view.verb.replace("_", " ")
+    if view.target and view.verb == "reimage":
+        work = f"to model {view.target}"
     paused = " (paused)" if view.paused and view.is_open else ""
     return f"{view.id}: {view.group} {work}, {view.state.replace('_', ' ')}{paused}"
 

@@ -280,5 +280,5 @@ def _admit_rollbacks(draft: Draft, rollout: Rollout) -> None:
             text = "machines before it are back and healthy"
             hold(draft, rollout, machine, (HoldReason.HALTED, None, text))
         elif take_claims(draft, rollout, machine):
-            send_back(draft, task, machine)
+            send_back(draft, rollout, task, machine)
             moving += 1

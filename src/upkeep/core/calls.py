@@ -9,7 +9,7 @@ from dataclasses import replace
 from upkeep.core.draft import Draft
 from upkeep.core.model import Lifecycle, StartedBy, System, Verb
 from upkeep.core.snapshot import OperatorCall
-from upkeep.core.systems import os_image
+from upkeep.core.systems import machine_model
 from upkeep.core.task import TERMINAL
 
 # Which lifecycle a machine must be in for each verb.
@@ -26,7 +26,7 @@ def propose(draft: Draft) -> None:
     """Turn each call into a rollout, or refuse it with a reason; each is answered once."""
     for call in draft.snapshot.calls:
         if call.verb is Verb.REPLACE_OS_DISK:
-            refusal = os_image.start_by_hand(draft, call)
+            refusal = machine_model.start_by_hand(draft, call)
         else:
             refusal = _begin(draft, call)
         draft.calls_done.append((call.id, refusal))

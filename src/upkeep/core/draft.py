@@ -27,12 +27,15 @@ from upkeep.core.model import (
     StartedBy,
     System,
     Task,
+    UpgradeMode,
     Verb,
 )
 from upkeep.core.policy import RollingPolicy
 from upkeep.core.snapshot import Action, Plan, Snapshot
 from upkeep.core.task import IN_HAND, Signal, TaskState, step
 from upkeep.core.version import floor_between
+
+MAKES_A_DISK = frozenset({Verb.CREATE, Verb.REPLACE_OS_DISK, Verb.REIMAGE})
 
 # While a domain is lost with no end in sight: shorter than the time its machines must be back.
 LOOK_AGAIN = timedelta(minutes=1)
@@ -63,6 +66,7 @@ class Draft:
             self._hook_events.setdefault(event.rollout, {})[event.serial] = event
         self.lost: list[LostDomain] = lost_domains(snapshot.domains, now=now)
         self._floors = [entry for entry in snapshot.versions if entry.floor]
+        self._guilty_models: set[str] | None = None
         self._ledger: Ledger | None = None
         self.claims_of: dict[MachineId, list[Claim]] = {}
         for claim in snapshot.claims:
@@ -146,6 +150,28 @@ class Draft:
             return None
         return floor_between(machine.image, target, self._floors)
 
+    def model_for(self, machine: Machine) -> str:
+        """The model of an OS disk that is made for another reason than a new model.
+
+        In mode manual the group's.  Else the one that the machine has, so that a new version and a
+        new model are never judged together; a machine that is made now has the last one that baked.
+        A model that was found guilty here is given to nobody.
+        """
+        model, baked = self.group.model, self.group.baked_model or self.group.model
+        if self._guilty_models is None:
+            past = self.snapshot.past
+            self._guilty_models = {r.target for r in past if r.guilty and r.is_of_model}
+        just_now = {r.target for r in self.rollouts.values() if r.guilty and r.is_of_model}
+        guilty = self._guilty_models | just_now
+        if self.group.upgrade_mode is UpgradeMode.MANUAL:
+            wanted = model
+        elif machine.model:
+            wanted = machine.model
+        else:
+            # What nobody has any more need not be kept up.
+            wanted = baked if any(m.model == baked for m in self.present()) else model
+        return baked if wanted in guilty else wanted
+
     # Deciding nothing, writing down.
 
     def wake_at(self, moment: datetime | None) -> None:
@@ -215,7 +241,7 @@ class Draft:
                     machine=machine.id,
                     state_since=self.now,
                     clock_from=self.now,
-                    previous=machine.image if target else "",
+                    previous=rollout.on_disk_of(machine) if target else "",
                 )
             )
         return rollout
@@ -259,7 +285,12 @@ class Draft:
         # In this very plan: nothing would cause another one to see the places that are free.
         self.ledger.give_back(machine)
 
-    def act(self, task: Task, verb: Verb, *, version: str = "") -> None:
+    def act(self, task: Task, verb: Verb, *, version: str = "", model: str = "") -> None:
+        """Args:
+        version, model: of the OS disk; of a new one without a model, see `model_for`.
+        """
+        if verb in MAKES_A_DISK and not model:
+            model = self.model_for(self.machines[subject_of(task)])
         self.actions.append(
             Action(
                 key=action_key(task, verb),
@@ -268,6 +299,7 @@ class Draft:
                 rollout=task.rollout,
                 verb=verb,
                 version=version,
+                model=model,
             )
         )
 

@@ -78,6 +78,7 @@ class Machine:
     Attributes:
         image: the version on the OS disk in use, as the platform or the agent saw it last.
         kept: the version on the kept previous OS disk; empty when there is none.
+        model, kept_model: the model that these two disks were made with, as the platform saw it.
         boots: start counter of the platform; it rises with every start.
         health_since: when `health` took its present value.
         powered_off: the platform says that it is off, though nobody here stopped it.
@@ -99,6 +100,8 @@ class Machine:
     lifecycle: Lifecycle = Lifecycle.PRESENT
     image: str = ""
     kept: str = ""
+    model: str = ""
+    kept_model: str = ""
     boots: int = 0
     health: Health = Health.HEALTHY
     health_since: datetime
@@ -141,6 +144,14 @@ class GroupKind(StrEnum):
     LOOSE = "loose"
 
 
+class UpgradeMode(StrEnum):
+    """How a changed model reaches machines that are there; see systems/machine_model.py."""
+
+    MANUAL = "manual"
+    AUTOMATIC = "automatic"
+    ROLLING = "rolling"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Group:
     """Machines that serve one purpose.
@@ -149,6 +160,8 @@ class Group:
         capacity: how many machines a scale set should have; ignored for other kinds.
         image_name: the catalogue entry its machines run.
         baked: the last version that completed a rollout here and baked; empty before the first.
+        model: the digest of what a new OS disk is told: custom data and first-boot scripts.
+        baked_model: the last model that completed a rollout here; before the first, the first.
         next_ordinal: number of the next machine made; never reused, so keys stay unique.
         next_rollout: number of the next rollout.
         paused: an operator holds every rollout here.
@@ -169,6 +182,9 @@ class Group:
     paused: bool = False
     policy: RollingPolicy = DEFAULTS
     baked: str = ""
+    model: str = ""
+    baked_model: str = ""
+    upgrade_mode: UpgradeMode = UpgradeMode.MANUAL
     next_ordinal: int = 0
     next_rollout: int = 1
     quota: int = 0
@@ -214,7 +230,7 @@ class Rollout:
     """One system's work in one group (a singleton per system while open).
 
     Attributes:
-        target: the image version; empty for an operator's call.
+        target: the image version, or the model (`is_of_model`); empty for an operator's call.
         verb: what is done to each candidate.
         policy: frozen at start.
         size: how many machines the group had at start; percentages refer to it.
@@ -248,6 +264,19 @@ class Rollout:
     code: RolloutCode = RolloutCode.NONE
     evidence: str = ""
 
+    @property
+    def is_of_model(self) -> bool:
+        """It brings a model to machines, on the version that each runs."""
+        return self.system is System.OS_IMAGE and self.verb is Verb.REIMAGE
+
+    @property
+    def brings(self) -> str:
+        return f"{'model' if self.is_of_model else 'version'} {self.target}"
+
+    def on_disk_of(self, machine: Machine) -> str:
+        """What the machine has of that which the target names."""
+        return machine.model if self.is_of_model else machine.image
+
 
 class Failure(StrEnum):
     """How a machine's task failed; closed, a metric label."""
@@ -268,7 +297,7 @@ class Task:
         batch: the batch it was taken in; 0 while none.
         state_since: when `state` was entered.
         clock_from: from when its health wait counts; moved on while its domain is lost.
-        previous: the version before the work, to which it is rolled back.
+        previous: the version before the work, or the model, to which it is rolled back.
         boots_before: the platform's start counter when the present action was sent.
         repair: the machine was unhealthy when it was taken: no claim, and no evidence.
         attempt: how often its present verb has been sent.

@@ -20,7 +20,7 @@ from upkeep.core.draft import Draft
 from upkeep.core.rolling import settle_rollouts
 from upkeep.core.settle import settle_tasks
 from upkeep.core.snapshot import Plan, Snapshot
-from upkeep.core.systems import os_image, repairs
+from upkeep.core.systems import machine_model, os_image, repairs
 
 
 def plan_group(snapshot: Snapshot, *, now: datetime) -> Plan:
@@ -37,6 +37,7 @@ def plan_group(snapshot: Snapshot, *, now: datetime) -> Plan:
     calls.propose(draft)
     scale.propose(draft)
     os_image.propose(draft)
+    machine_model.propose(draft)
     repairs.propose(draft)
     admit(draft)
     return draft.emit()

@@ -147,6 +147,39 @@ def time_needed(policy: RollingPolicy) -> timedelta:
     return policy.drain_timeout + 2 * policy.health_wait
 
 
+def policy_by_hand(policy: RollingPolicy, *, named: bool) -> RollingPolicy:
+    """What a rollout that a person started goes by.
+
+    It does not roll machines back by itself (sheet os-image §2.8), and who starts it has approved
+    it: nobody else is asked (docs/adr/0015, 0016).  Who names machines wants them now: no
+    checkpoint and no ramp (docs/adr/0019).
+    """
+    policy = replace(
+        policy,
+        auto_rollback=False,
+        rollback_on_breach=False,
+        needs_approval=False,
+        canary_percent=0,
+        start_hook_wait=timedelta(0),
+        batch_hook_wait=timedelta(0),
+    )
+    return replace(policy, checkpoints=(), ramp=timedelta(0)) if named else policy
+
+
+def policy_without_waits(policy: RollingPolicy) -> RollingPolicy:
+    """As fast as the batches allow, and still back from what is bad (docs/adr/0022)."""
+    return replace(
+        policy,
+        needs_approval=False,
+        pause_between_batches=timedelta(0),
+        canary_percent=0,
+        checkpoints=(),
+        ramp=timedelta(0),
+        start_hook_wait=timedelta(0),
+        batch_hook_wait=timedelta(0),
+    )
+
+
 def platform_policy(policy: RollingPolicy) -> RollingPolicy:
     """What a rollout that begins by itself goes by where the group's own policy does not govern it:
     the defaults, with the group's own times.

@@ -82,8 +82,8 @@ def refusal_now(draft: Draft, rollout: Rollout) -> Refusal | None:
 
 def moot(rollout: Rollout, machine: Machine) -> str:
     """Why there is nothing left to do about it; empty while there is."""
-    if rollout.verb is Verb.REPLACE_OS_DISK and machine.image == rollout.target:
-        return "it runs the version already"
+    if rollout.system is System.OS_IMAGE and rollout.on_disk_of(machine) == rollout.target:
+        return f"it has {rollout.brings} already"
     if machine.lifecycle is Lifecycle.DELETING and rollout.verb is not Verb.DELETE:
         return "the machine is being removed"
     if rollout.system is not System.REPAIR or machine.lifecycle is not Lifecycle.PRESENT:
@@ -99,7 +99,8 @@ def refusal_for_one(draft: Draft, rollout: Rollout, machine: Machine) -> Refusal
         return None
     if machine.lifecycle is not Lifecycle.PRESENT:
         return HoldReason.MACHINE_STOPPED, None, "start the machine"
-    if (floor := draft.floor_before(machine, rollout.target)) is not None:
+    floor = None if rollout.is_of_model else draft.floor_before(machine, rollout.target)
+    if floor is not None:
         return HoldReason.FLOOR, None, f"it goes through {floor} first"
     refusal = refusal_by_owner(machine)
     if refusal is None and machine.health is Health.UNKNOWN:

@@ -145,9 +145,9 @@ def drop(draft: Draft, task: Task, detail: str) -> None:
 
 def _halt(draft: Draft, rollout: Rollout, verdict: Verdict) -> Rollout:
     """Stop, name what is to blame, and show the evidence."""
-    blame = f"version {rollout.target} is to blame"
+    blame = f"{rollout.brings} is to blame"
     if not verdict.guilty:
-        blame = "the version is not blamed"
+        blame = f"{rollout.brings} is not blamed"
     text = f"{blame}. {verdict.evidence}"
     draft.tell(f"rollout {rollout.id} halted after batch {rollout.batch}: {text}")
     for task in draft.tasks_of(rollout):
@@ -174,7 +174,7 @@ def still_on_target(draft: Draft, rollout: Rollout) -> list[Task]:
         and task.previous
         and (machine := draft.machines.get(subject_of(task))) is not None
         and machine.lifecycle is Lifecycle.PRESENT
-        and machine.image == rollout.target
+        and rollout.on_disk_of(machine) == rollout.target
     ]
 
 
@@ -186,7 +186,7 @@ def _settle_rolling_back(draft: Draft, rollout: Rollout) -> None:
     failed = [t for t in tasks if t.failure is not Failure.NONE]
     if (witness := witness_for(failed)) is not None:
         text = f"{rollout.evidence} Back on {witness.previous} it is ill too: it is the machine."
-        draft.tell(f"rollout {rollout.id}: version {rollout.target} is not to blame. {text}")
+        draft.tell(f"rollout {rollout.id}: {rollout.brings} is not to blame. {text}")
         rollout = draft.put_rollout(rollout, guilty=False, evidence=text)
     _end(draft, rollout, RolloutState.FAULTED, rollout.code)
 
@@ -210,7 +210,9 @@ def _complete_if_done(draft: Draft, rollout: Rollout) -> None:
         # Each may have had a reason of its own; a version that most machines left is not theirs.
         _end(draft, rollout, RolloutState.FAULTED, code)
         return
-    if rollout.target and done and (rollout.verb is not Verb.CREATE or not draft.group.baked):
+    if rollout.is_of_model and done:
+        draft.group = replace(draft.group, baked_model=rollout.target)
+    elif rollout.target and done and (rollout.verb is not Verb.CREATE or not draft.group.baked):
         draft.group = replace(draft.group, baked=rollout.target)
     _end(draft, rollout, RolloutState.COMPLETED, code)
 

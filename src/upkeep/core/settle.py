@@ -20,6 +20,7 @@ from upkeep.core.model import (
     Machine,
     Outcome,
     Rollout,
+    System,
     Task,
     Verb,
 )
@@ -28,6 +29,7 @@ from upkeep.core.task import TERMINAL, Signal, TaskState
 
 # Kinds of driver error that condemn the image itself rather than the hypervisor.
 IMAGE_ERRORS = frozenset({"bad_image"})
+ROLLBACK_VERBS = (Verb.SWITCH_BACK, Verb.REPLACE_OS_DISK, Verb.REIMAGE)
 
 
 def settle_tasks(draft: Draft) -> None:
@@ -123,7 +125,7 @@ def _fail_from_outcome(
 
 def _settle_verifying(draft: Draft, rollout: Rollout, task: Task, machine: Machine) -> None:
     restarted = machine.boots > task.boots_before
-    at_target = not rollout.target or machine.image == rollout.target
+    at_target = not rollout.target or rollout.on_disk_of(machine) == rollout.target
     if machine.health is Health.HEALTHY and restarted and at_target:
         task = draft.move(task, Signal.SEEN_HEALTHY)
         draft.put_machine(machine, worked_at=draft.now)
@@ -136,7 +138,8 @@ def _settle_verifying(draft: Draft, rollout: Rollout, task: Task, machine: Machi
         draft.wake_at(deadline)
         return
     if machine.health is Health.HEALTHY and not at_target:
-        text = f"runs {machine.image or 'an unknown version'}, not {rollout.target}"
+        there = rollout.on_disk_of(machine) or "something unknown"
+        text = f"it came up with {there}, not with {rollout.brings}"
         fail(draft, rollout, task, machine, Failure.WRONG_VERSION, text)
         return
     text = f"{machine.health} {rollout.policy.health_wait} after it was started"
@@ -176,17 +179,16 @@ def _settle_baking(draft: Draft, rollout: Rollout, task: Task, machine: Machine)
 
 def _settle_rolling_back(draft: Draft, rollout: Rollout, task: Task, machine: Machine) -> None:
     # Whichever verb `send_back` chose then; the kept disk has changed places since.
-    outcomes = draft.snapshot.outcomes
-    outcome = outcomes.get(action_key(task, Verb.SWITCH_BACK)) or outcomes.get(
-        action_key(task, Verb.REPLACE_OS_DISK)
-    )
+    keys = [action_key(task, verb) for verb in ROLLBACK_VERBS]
+    found = (draft.snapshot.outcomes.get(key) for key in keys)
+    outcome = next((outcome for outcome in found if outcome is not None), None)
     if outcome is None:
         return
     if not outcome.succeeded:
         draft.move(task, Signal.FAIL, detail=f"the rollback failed: {outcome.detail}")
         draft.tell(f"{machine.name} could not be rolled back: {outcome.detail}")
         return
-    back = machine.image == task.previous and machine.boots > task.boots_before
+    back = rollout.on_disk_of(machine) == task.previous and machine.boots > task.boots_before
     if back and machine.health is Health.HEALTHY:
         draft.move(task, Signal.BACK, healed=True)
         draft.put_machine(machine, worked_at=draft.now)
@@ -202,8 +204,11 @@ def _settle_rolling_back(draft: Draft, rollout: Rollout, task: Task, machine: Ma
     draft.tell(f"{machine.name} is back on {task.previous} and still {machine.health}")
 
 
-def rollback_verb(machine: Machine, task: Task) -> Verb:
-    """A switch to the kept disk where it holds the previous version, else a fresh disk of it."""
+def rollback_verb(rollout: Rollout, machine: Machine, task: Task) -> Verb:
+    """A switch to the kept disk where it holds what was before, else a fresh disk of that."""
+    if rollout.is_of_model:
+        is_kept = machine.kept_model == task.previous and machine.kept == machine.image
+        return Verb.SWITCH_BACK if is_kept else Verb.REIMAGE
     return Verb.SWITCH_BACK if machine.kept == task.previous else Verb.REPLACE_OS_DISK
 
 
@@ -230,16 +235,16 @@ def fail(
     draft.tell(f"{machine.name} failed: {detail}")
     if task.stand_in and task.state is TaskState.FAILED:
         return give_up_stand_in(draft, task)
-    if machine.image == task.previous and machine.health is Health.HEALTHY:
+    if rollout.on_disk_of(machine) == task.previous and machine.health is Health.HEALTHY:
         return task
-    if rollout.verb is Verb.REPLACE_OS_DISK and rollout.policy.auto_rollback and task.previous:
-        task = send_back(draft, task, machine)
+    if rollout.system is System.OS_IMAGE and rollout.policy.auto_rollback and task.previous:
+        task = send_back(draft, rollout, task, machine)
     return task
 
 
-def send_back(draft: Draft, task: Task, machine: Machine) -> Task:
+def send_back(draft: Draft, rollout: Rollout, task: Task, machine: Machine) -> Task:
     """Start the machine's rollback.  Whether it may be taken down is the caller's question."""
-    verb = rollback_verb(machine, task)
+    verb = rollback_verb(rollout, machine, task)
     if machine.id not in draft.claims_of and is_down(machine):
         # It gave its claim back when it was well, or was ill before.  It is down, so it takes
         # nobody's place; the claim keeps it counted should it look well before the action begins.
@@ -252,7 +257,10 @@ def send_back(draft: Draft, task: Task, machine: Machine) -> Task:
         boots_before=machine.boots,
         clock_from=draft.now,
     )
-    draft.act(task, verb, version=task.previous)
+    if rollout.is_of_model:
+        draft.act(task, verb, version=machine.image, model=task.previous)
+    else:
+        draft.act(task, verb, version=task.previous)
     draft.tell(f"{machine.name} goes back to {task.previous}")
     return task
 

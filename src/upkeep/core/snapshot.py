@@ -33,6 +33,8 @@ PastKind = tuple[System, Verb, bool | None]
 REMEMBERED: Mapping[PastKind, int] = {
     (System.OS_IMAGE, Verb.REPLACE_OS_DISK, True): 200,
     (System.OS_IMAGE, Verb.REPLACE_OS_DISK, False): 200,
+    (System.OS_IMAGE, Verb.REIMAGE, True): 200,
+    (System.OS_IMAGE, Verb.REIMAGE, False): 200,
     (System.SCALE, Verb.CREATE, None): 20,
     (System.SCALE, Verb.DELETE, None): 20,
     (System.REPAIR, Verb.RESTART, None): 20,
@@ -62,13 +64,18 @@ class Interval:
     name: str = ""
 
 
+# What a person can ask for instead of a version; none is written so.
+GROUPS_MODEL = "model"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OperatorCall:
     """A person asked for something; becomes a rollout of System.OPERATOR or of OS_IMAGE.
 
     Attributes:
         machines: empty means every machine of the group that needs it.
-        target: version for a started OS image rollout; empty means latest.
+        target: version for a started OS image rollout; empty means latest, `GROUPS_MODEL` that it
+            brings the group's model.
     """
 
     id: str
@@ -127,7 +134,11 @@ class Snapshot:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Action:
-    """An intent: one verb on one machine, named by a derived key, so that it happens once."""
+    """An intent: one verb on one machine, named by a derived key, so that it happens once.
+
+    Attributes:
+        version, model: what a new OS disk is made of.
+    """
 
     key: str
     group: GroupId
@@ -135,6 +146,7 @@ class Action:
     rollout: RolloutId
     verb: Verb
     version: str = ""
+    model: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -68,7 +68,7 @@ def begin_stand_in(draft: Draft, rollout: Rollout, task: Task) -> Task:
         clock_from=draft.now,
         stand_in=stand_in.id,
     )
-    draft.act(task, Verb.CREATE, version=rollout.target)
+    draft.act(task, Verb.CREATE, version=rollout.target, model=draft.model_for(old))
     draft.tell(f"{stand_in.name} is made to stand in for {old.name}")
     return task
 

@@ -91,12 +91,21 @@ def _verdict(
     names = [draft.machines[t.machine].name for t in failed if t.machine in draft.machines]
     control = _control_group(draft, rollout, failed)
     ill = len(_fallen_ill(draft, control, rollout))
-    evidence = (
+    evidence = _with_another_model(draft, rollout, failed) + (
         f"{len(failed)} failed in batch {rollout.batch} or before ({some_of(names)}): "
         f"{failed[0].detail}. Rolled back and well again: {sum(t.healed for t in failed)}. "
         f"Machines of the same zones without it: {ill} of {len(control)} fell ill."
     )
     return Verdict(code=code, guilty=guilty, evidence=evidence)
+
+
+def _with_another_model(draft: Draft, rollout: Rollout, failed: list[Task]) -> str:
+    """Where a version brought a new model along (mode manual), either may be the cause."""
+    machines = [draft.machines[t.machine] for t in failed if t.machine in draft.machines]
+    both = [m for m in machines if "" != m.model != m.kept_model != ""]
+    if rollout.is_of_model or not both:
+        return ""
+    return f"It may be the model as well, {draft.group.model}, which these got with it. "
 
 
 def witness_for(failed: list[Task]) -> Task | None:
@@ -122,7 +131,7 @@ def _well_on_target(draft: Draft, rollout: Rollout) -> int:
     return sum(
         1
         for machine in draft.present()
-        if machine.image == rollout.target and machine.health is Health.HEALTHY
+        if rollout.on_disk_of(machine) == rollout.target and machine.health is Health.HEALTHY
     )
 
 
@@ -138,7 +147,7 @@ def _untouched(draft: Draft, rollout: Rollout) -> list[Machine]:
         machine
         for machine in draft.present()
         if machine.id not in touched
-        and machine.image != rollout.target
+        and rollout.on_disk_of(machine) != rollout.target
         and not draft.is_in_hand(machine)
     ]
 

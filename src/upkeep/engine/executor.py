@@ -163,6 +163,7 @@ class Executor:
                     name,
                     self._provisioner.image(leased),
                     self._provisioner.seed(leased),
+                    model=leased.action.model,
                     key=key,
                     fence=fence,
                 )

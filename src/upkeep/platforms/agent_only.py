@@ -34,7 +34,14 @@ class AgentOnlyPlatform:
         raise _refused(name, "restart")
 
     def replace_os_disk(
-        self, name: str, image: OsImage, seed: Mapping[str, bytes], *, key: str, fence: int
+        self,
+        name: str,
+        image: OsImage,
+        seed: Mapping[str, bytes],
+        *,
+        model: str = "",
+        key: str,
+        fence: int,
     ) -> None:
         raise _refused(name, "upgrade")
 

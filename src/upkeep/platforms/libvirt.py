@@ -85,6 +85,7 @@ class OsDisk:
     number: int
     image_version: str
     image_sha256: str
+    model: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -201,7 +202,14 @@ class LibvirtPlatform:
             self._ensure_running(call, "restart")
 
     def replace_os_disk(
-        self, name: str, image: OsImage, seed: Mapping[str, bytes], *, key: str, fence: int
+        self,
+        name: str,
+        image: OsImage,
+        seed: Mapping[str, bytes],
+        *,
+        model: str = "",
+        key: str,
+        fence: int,
     ) -> None:
         with self._journal.call(name, "replace_os_disk", key=key, fence=fence) as call:
             if call.is_answered:
@@ -211,6 +219,7 @@ class LibvirtPlatform:
                 # What takes long is done while the machine still runs.
                 number = max(disk.number for disk in disks_of(facts)) + 1
                 disk = self._make_os_disk(name, image, seed, facts.address, number=number)
+                disk = replace(disk, model=model)
                 self._reached("replace_os_disk:made")
                 self._ensure_stopped(name)
                 self._reached("replace_os_disk:stopped")
@@ -306,12 +315,13 @@ class LibvirtPlatform:
         # One lock for all machines, so that no two are given one address.
         with held_lock(self._root / "addresses.lock", ADDRESS_LOCK_TIME_MAX_S):
             address = self._bridge.free_address(self._taken_addresses())
+            disk = self._make_os_disk(spec.name, spec.image, spec.seed, address, number=1)
             facts = LibvirtFacts(
                 uuid=spec.uuid,
                 memory_mib=spec.memory_mib,
                 cpus=spec.cpus,
                 address=address,
-                os_disk=self._make_os_disk(spec.name, spec.image, spec.seed, address, number=1),
+                os_disk=replace(disk, model=spec.model),
             )
             call.write(facts, step="made", uuid=spec.uuid)
         self._reached("create:made")
@@ -373,6 +383,8 @@ class LibvirtPlatform:
             power=power,
             image_version=facts.os_disk.image_version,
             kept_version=facts.kept_disk.image_version if facts.kept_disk else "",
+            model=facts.os_disk.model,
+            kept_model=facts.kept_disk.model if facts.kept_disk else "",
             address=facts.address,
             boots=facts.starts + facts.resets + count_resets(self._console_log(record.name, facts)),
         )

@@ -77,6 +77,7 @@ class Disk:
     image_name: str
     version: str
     sha256: str
+    model: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -207,7 +208,14 @@ class NspawnPlatform:
             self._reached("restart:started")
 
     def replace_os_disk(
-        self, name: str, image: OsImage, seed: Mapping[str, bytes], *, key: str, fence: int
+        self,
+        name: str,
+        image: OsImage,
+        seed: Mapping[str, bytes],
+        *,
+        model: str = "",
+        key: str,
+        fence: int,
     ) -> None:
         """See the port.
 
@@ -224,6 +232,7 @@ class NspawnPlatform:
                     nspawn_images.unpack(image, self._images)
                     self._reached("replace_os_disk:unpacked")
                     disk = self._make_disk(name, image, seed, facts.address, key=key)
+                    disk = replace(disk, model=model)
                     self._reached("replace_os_disk:disk-made")
                     self._stop(name, facts)
                     self._reached("replace_os_disk:stopped")
@@ -307,6 +316,8 @@ class NspawnPlatform:
             power=Power.RUNNING if self._is_running(name) else Power.OFF,
             image_version=facts.current.version,
             kept_version=facts.kept.version if facts.kept else "",
+            model=facts.current.model,
+            kept_model=facts.kept.model if facts.kept else "",
             address=facts.address,
             boots=self._boots(name),
         )
@@ -325,6 +336,7 @@ class NspawnPlatform:
             taken = {record.facts.address for record in records if record.facts is not None}
             address = self._bridge.free_address(taken)
             disk = self._make_disk(spec.name, spec.image, spec.seed, address, key="create")
+            disk = replace(disk, model=spec.model)
             self._reached("create:disk-made")
             facts = NspawnFacts(
                 uuid=spec.uuid,

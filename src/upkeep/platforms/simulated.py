@@ -73,6 +73,7 @@ class Call:
     ends_at: float
     course: Course
     image: str
+    model: str = ""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -89,6 +90,8 @@ class SimulatedMachine:
     power: Power = Power.OFF
     image: str = ""
     kept: str = ""
+    model: str = ""
+    kept_model: str = ""
     boots: int = 0
     fence: int = 0
     disk_of: str = ""
@@ -157,6 +160,8 @@ class SimulatedPlatform:
             power=machine.power,
             image_version=machine.image,
             kept_version=machine.kept,
+            model=machine.model,
+            kept_model=machine.kept_model,
             address=f"sim:{name}",
             boots=machine.boots,
         )
@@ -166,7 +171,7 @@ class SimulatedPlatform:
         if machine is None or machine.spec.uuid != spec.uuid:
             machine = SimulatedMachine(spec=spec)
             self.machines[spec.name] = machine
-        self._run(machine, Verb.CREATE, key, fence, image=spec.image.version)
+        self._run(machine, Verb.CREATE, key, fence, image=spec.image.version, model=spec.model)
 
     def start(self, name: str, *, key: str, fence: int) -> None:
         self._run(self._find(name), Verb.START, key, fence)
@@ -178,11 +183,18 @@ class SimulatedPlatform:
         self._run(self._find(name), Verb.RESTART, key, fence)
 
     def replace_os_disk(
-        self, name: str, image: OsImage, seed: Mapping[str, bytes], *, key: str, fence: int
+        self,
+        name: str,
+        image: OsImage,
+        seed: Mapping[str, bytes],
+        *,
+        model: str = "",
+        key: str,
+        fence: int,
     ) -> None:
         machine = self._find(name)
         machine.spec = replace(machine.spec, seed=seed)
-        self._run(machine, Verb.REPLACE_OS_DISK, key, fence, image=image.version)
+        self._run(machine, Verb.REPLACE_OS_DISK, key, fence, image=image.version, model=model)
 
     def switch_back(self, name: str, *, key: str, fence: int) -> None:
         self._run(self._find(name), Verb.SWITCH_BACK, key, fence)
@@ -200,7 +212,14 @@ class SimulatedPlatform:
         return machine
 
     def _run(
-        self, machine: SimulatedMachine, verb: Verb, key: str, fence: int, *, image: str = ""
+        self,
+        machine: SimulatedMachine,
+        verb: Verb,
+        key: str,
+        fence: int,
+        *,
+        image: str = "",
+        model: str = "",
     ) -> None:
         """One call, from its beginning or from where the same call was left."""
         _refuse_older(machine, fence)
@@ -209,14 +228,14 @@ class SimulatedPlatform:
             return
         call = machine.call
         if call is None or call.key != key or call.fence != fence:
-            call = self._begin(machine, verb, key, fence, image)
+            call = self._begin(machine, verb, key, fence, image, model)
         self._wait_until(call.ends_at)
         self.end_call(machine, call)
         if call.course.error is not None:
             raise call.course.error
 
     def _begin(
-        self, machine: SimulatedMachine, verb: Verb, key: str, fence: int, image: str
+        self, machine: SimulatedMachine, verb: Verb, key: str, fence: int, image: str, model: str
     ) -> Call:
         name = machine.spec.name
         if verb is Verb.SWITCH_BACK and not machine.kept and machine.disk_of != key:
@@ -224,7 +243,15 @@ class SimulatedPlatform:
             raise DriverError(DriverErrorKind.NO_KEPT_DISK, detail, retryable=False)
         course = self._courses(verb, name, key, fence)
         ends_at = self._monotonic() + course.seconds
-        call = Call(verb=verb, key=key, fence=fence, ends_at=ends_at, course=course, image=image)
+        call = Call(
+            verb=verb,
+            key=key,
+            fence=fence,
+            ends_at=ends_at,
+            course=course,
+            image=image,
+            model=model,
+        )
         machine.call = call
         self._watcher.began(machine, call)
         stops = course.reach is not Reach.NOTHING and verb is not Verb.START
@@ -255,6 +282,7 @@ class SimulatedPlatform:
             case Verb.CREATE:
                 if machine.disk_of != call.key and not machine.image:
                     machine.image, machine.disk_of = call.image, call.key
+                    machine.model = call.model
                     machine.data = f"data of {machine.spec.uuid}"
                 self._boot(machine)
             case Verb.START:
@@ -267,11 +295,13 @@ class SimulatedPlatform:
             case Verb.REPLACE_OS_DISK:
                 if machine.disk_of != call.key:
                     machine.kept, machine.image = machine.image, call.image
+                    machine.kept_model, machine.model = machine.model, call.model
                     machine.disk_of = call.key
                 self._boot(machine)
             case Verb.SWITCH_BACK:
                 if machine.disk_of != call.key:
                     machine.kept, machine.image = machine.image, machine.kept
+                    machine.kept_model, machine.model = machine.model, machine.kept_model
                     machine.disk_of = call.key
                 self._boot(machine)
             case Verb.DELETE:

@@ -57,10 +57,17 @@ class SimulatedHost:
         self._platform.restart(name, key=key, fence=fence)
 
     def replace_os_disk(
-        self, name: str, image: OsImage, seed: Mapping[str, bytes], *, key: str, fence: int
+        self,
+        name: str,
+        image: OsImage,
+        seed: Mapping[str, bytes],
+        *,
+        model: str = "",
+        key: str,
+        fence: int,
     ) -> None:
         self._disks[name, image.version] = read_image(image.path)
-        self._platform.replace_os_disk(name, image, seed, key=key, fence=fence)
+        self._platform.replace_os_disk(name, image, seed, model=model, key=key, fence=fence)
 
     def switch_back(self, name: str, *, key: str, fence: int) -> None:
         self._platform.switch_back(name, key=key, fence=fence)

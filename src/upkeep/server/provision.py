@@ -18,6 +18,7 @@ from upkeep.catalogue.blobs import BlobError, BlobErrorKind, BlobStore
 from upkeep.engine.clock import EngineClock
 from upkeep.engine.fleet_store import LeasedAction
 from upkeep.ports import DriverError, DriverErrorKind, MachineSpec, OsImage
+from upkeep.store import machine_models
 from upkeep.store import tables as t
 from upkeep.store.agents import new_enrol_token
 from upkeep.store.database import Database
@@ -90,11 +91,12 @@ class StoreProvisioner:
             memory_mib=group.memory_mib,
             cpus=group.cpus,
             network=group.network,
-            seed=self._seed(machine, group),
+            seed=self._seed(machine, group, leased.action.model),
+            model=leased.action.model,
         )
 
     def seed(self, leased: LeasedAction) -> Mapping[str, bytes]:
-        return self._seed(*self._rows(leased))
+        return self._seed(*self._rows(leased), leased.action.model)
 
     def _verify(self, sha256: str) -> None:
         """Read the blob whole unless the very same file was found right before."""
@@ -135,10 +137,18 @@ class StoreProvisioner:
             ).one()
             return machine, group
 
-    def _seed(self, machine: Row[Any], group: Row[Any]) -> dict[str, bytes]:
+    def _seed(self, machine: Row[Any], group: Row[Any], digest: str) -> dict[str, bytes]:
+        """What the OS disk is told; an action from before models had names gets the newest."""
         now = self._clock.now()
         with self._database.write() as connection:
             token = new_enrol_token(connection, machine.id, now)
+            model = machine_models.find(connection, group.id, digest) if digest else group
+        if model is None:
+            raise DriverError(
+                DriverErrorKind.FAILED,
+                f"model {digest} of group {group.name} is gone: change the group's model again",
+                retryable=False,
+            )
         seed = {
             "upkeep.json": json.dumps(
                 {
@@ -149,10 +159,10 @@ class StoreProvisioner:
                     "token": token,
                 }
             ).encode(),
-            "scripts.json": group.scripts.encode(),
+            "scripts.json": model.scripts.encode(),
         }
-        if group.user_data:
-            seed["user-data"] = group.user_data
+        if model.user_data:
+            seed["user-data"] = model.user_data
         if group.probe != "{}":
             seed["probe.json"] = group.probe.encode()
         return seed

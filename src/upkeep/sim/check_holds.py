@@ -7,7 +7,17 @@ anew.  A reason about other machines (the batch before is open) is left to liven
 from datetime import datetime
 
 from upkeep.core.hold import Hold, HoldReason
-from upkeep.core.model import Budget, BudgetId, Health, Lifecycle, Machine, MachineId, System
+from upkeep.core.model import (
+    Budget,
+    BudgetId,
+    Group,
+    Health,
+    Lifecycle,
+    Machine,
+    MachineId,
+    System,
+    UpgradeMode,
+)
 from upkeep.core.version import is_older, latest
 from upkeep.sim.check_budgets import limit_of
 from upkeep.sim.check_starts import inside
@@ -44,7 +54,7 @@ class HoldChecker(BlindChecker):
         if target is None:
             return
         for machine in row.machines.values():
-            if machine.id in held or not _outdated(machine, target):
+            if machine.id in held or not _outdated(row.group, machine, target):
                 continue
             if machine.id not in self.facts.at_work:
                 raise RuleBroken("HELD", f"{machine.name} is outdated: no action and no hold")
@@ -70,6 +80,8 @@ class HoldChecker(BlindChecker):
                 return machine.health is Health.UNHEALTHY and group.repairs is not None
             case HoldReason.MACHINE_STOPPED:
                 return machine.lifecycle is not Lifecycle.PRESENT
+            case HoldReason.MODEL_BY_HAND:
+                return facts.modes[group.id] is UpgradeMode.MANUAL
             case HoldReason.AUTO_UPGRADE_OFF:
                 return not group.auto_upgrade
             case HoldReason.PAUSED:
@@ -117,9 +129,7 @@ class HoldChecker(BlindChecker):
         return used, size
 
 
-def _outdated(machine: Machine, target: str) -> bool:
-    return (
-        machine.lifecycle is Lifecycle.PRESENT
-        and bool(machine.image)
-        and is_older(machine.image, target)
-    )
+def _outdated(group: Group, machine: Machine, target: str) -> bool:
+    if machine.lifecycle is not Lifecycle.PRESENT or not machine.image:
+        return False
+    return is_older(machine.image, target) or machine.model not in ("", group.model)

@@ -17,7 +17,7 @@ from upkeep.sim.checkers import (
     Commit,
     Facts,
     RuleBroken,
-    is_automatic_upgrade,
+    waits_as_agreed,
 )
 
 
@@ -37,7 +37,7 @@ class HookChecker(BlindChecker):
 
     def _taken(self, task: Task, now: datetime) -> None:
         rollout = self.facts.rollouts[task.rollout]
-        if not is_automatic_upgrade(rollout):
+        if not waits_as_agreed(self.facts, rollout):
             return
         policy = self._policies[rollout.group]
         if policy.start_hook_wait:

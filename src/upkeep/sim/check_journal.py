@@ -28,7 +28,8 @@ class JournalChecker(BlindChecker):
         self._begun: dict[str, tuple[int, int]] = {}  # Machine name → (order, fence) begun last.
         self._order: dict[tuple[str, int], int] = {}  # (key, fence) → order of leases.
         self._succeeded: set[str] = set()
-        self._disk: dict[str, tuple[str, str, str]] = {}
+        # The OS disk and the kept one, with their models, and the data volume, before a call.
+        self._disks: dict[str, tuple[tuple[str, ...], str]] = {}
         self._swapped: set[str] = set()
 
     def committed(self, commit: Commit) -> None:
@@ -82,10 +83,10 @@ class JournalChecker(BlindChecker):
             raise RuleBroken("FENCE", f"{call.key} with {call.fence} begins after {fence}")
         self._begun[truth.name] = (order, call.fence)
         machine = truth.platform
-        self._disk[truth.name] = (machine.image, machine.kept, machine.data)
+        self._disks[truth.name] = (_os_disks(machine), machine.data)
 
     def ended(self, truth: Truth, call: Call, machine: SimulatedMachine) -> None:
-        image, kept, data = self._disk.get(truth.name, ("", "", ""))
+        disks, data = self._disks.get(truth.name, ((), ""))
         verb = Verb(call.verb)
         if verb is not Verb.CREATE and machine.data != data:
             raise RuleBroken("DATA", f"{call.key}: the data volume of {truth.name} is another")
@@ -93,7 +94,11 @@ class JournalChecker(BlindChecker):
             self._succeeded.add(call.key)
         if verb not in _DISKS or call.course.reach is not Reach.DONE:
             return
-        if (machine.image, machine.kept) != (image, kept):
+        if _os_disks(machine) != disks:
             if call.key in self._swapped:
                 raise RuleBroken("ONCE", f"{call.key} changed the OS disk twice")
             self._swapped.add(call.key)
+
+
+def _os_disks(machine: SimulatedMachine) -> tuple[str, ...]:
+    return machine.image, machine.model, machine.kept, machine.kept_model

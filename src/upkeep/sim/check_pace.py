@@ -6,9 +6,9 @@ Worked out anew from the drawn policy, from what was announced and from when bat
 from collections import defaultdict
 from datetime import datetime
 
-from upkeep.core.model import MachineId, Rollout, RolloutId, StartedBy, System
+from upkeep.core.model import MachineId, Rollout, RolloutId
 from upkeep.core.task import TaskState
-from upkeep.sim.checkers import OURS, BlindChecker, Commit, Facts, RuleBroken
+from upkeep.sim.checkers import OURS, BlindChecker, Commit, Facts, RuleBroken, waits_as_agreed
 
 
 class PaceChecker(BlindChecker):
@@ -28,7 +28,7 @@ class PaceChecker(BlindChecker):
             touched.add(task.rollout)
         for name in sorted(touched):
             rollout = self.facts.rollouts[name]
-            if rollout.system is System.OS_IMAGE and rollout.started_by is StartedBy.PLATFORM:
+            if waits_as_agreed(self.facts, rollout):
                 self._look_at(rollout, commit.now)
         for rollout in commit.plan.rollouts:
             if rollout.batch_closed_at is not None:

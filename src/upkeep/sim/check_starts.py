@@ -29,7 +29,8 @@ from upkeep.sim.checkers import (
     Commit,
     Facts,
     RuleBroken,
-    is_automatic_upgrade,
+    has,
+    waits_as_agreed,
 )
 from upkeep.sim.drawing import BAD
 from upkeep.sim.world import Truth
@@ -104,7 +105,7 @@ class StartChecker(BlindChecker):
     def _approved(self, task: Task) -> None:
         """What begins by itself takes nobody whom no person has let it take, on surge neither."""
         rollout = self.facts.rollouts[task.rollout]
-        if rollout.group not in self._deferred or not is_automatic_upgrade(rollout):
+        if rollout.group not in self._deferred or not waits_as_agreed(self.facts, rollout):
             return
         if (rollout.id, task.machine) not in self.facts.approved:
             raise RuleBroken("UNAPPROVED", f"{rollout.id} takes {task.machine} unasked")
@@ -362,7 +363,7 @@ class BatchChecker(BlindChecker):
             and self._is_bad_for(rollout, task)
         ]
         on_it = sum(
-            truth.group == rollout.group and truth.platform.image == rollout.target
+            truth.group == rollout.group and has(rollout, truth) == rollout.target
             for truth in self.facts.world.machines.values()
         )
         percent = rollout.policy.max_unhealthy_upgraded_percent
@@ -374,7 +375,10 @@ class BatchChecker(BlindChecker):
         rows = self.facts.store.groups[rollout.group].machines
         for task in tasks:
             machine = rows[task.machine]
-            if machine.image and not is_older(machine.image, rollout.target):
-                raise RuleBroken("OLDER", f"{task.machine} runs {machine.image} already")
+            has_it = rollout.on_disk_of(machine) == rollout.target
+            if not rollout.is_of_model:
+                has_it = bool(machine.image) and not is_older(machine.image, rollout.target)
+            if has_it:
+                raise RuleBroken("OLDER", f"{task.machine} has {rollout.brings} already")
             if machine.protected or machine.opted_out:
                 raise RuleBroken("PROTECTED", f"{rollout.id} takes {task.machine}")

@@ -18,6 +18,7 @@ class StateChecker(BlindChecker):
         self._served: dict[str, bool] = {}
         # (rollout, machine) → the image on the machine when its work began.
         self._image_before: dict[tuple[str, str], str] = {}
+        self._model_before: dict[tuple[str, str], str] = {}
 
     def began(self, truth: Truth, call: Call) -> None:
         if Verb(call.verb) in TAKES_DOWN or call.verb.value == Verb.START.value:
@@ -46,6 +47,7 @@ class StateChecker(BlindChecker):
         key = (str(task.rollout), str(task.machine))
         if task.state is TaskState.RUNNING:
             self._image_before[key] = truth.platform.image
+            self._model_before[key] = truth.platform.model
         seen_well = task.state is TaskState.BAKING or (
             task.state is TaskState.DONE and before is not TaskState.BAKING
         )
@@ -53,8 +55,12 @@ class StateChecker(BlindChecker):
             self._is_well(task, truth, rollout.target)
         elif seen_well and rollout.verb is Verb.REIMAGE:
             self._is_well(task, truth, self._image_before[key])
+            if rollout.is_of_model and truth.platform.model != rollout.target:
+                raise RuleBroken("MODEL", f"{truth.name} has {truth.platform.model}: {task}")
         if task.state is TaskState.ROLLED_BACK and task.healed and not task.surge:
             self._is_well(task, truth, self._image_before[key])
+            if rollout.is_of_model and truth.platform.model != self._model_before[key]:
+                raise RuleBroken("ROLLBACK", f"{truth.name} has {truth.platform.model}: {task}")
 
     def _is_well(self, task: Task, truth: Truth, version: str) -> None:
         if version and truth.platform.image != version:

@@ -21,6 +21,7 @@ from upkeep.core.model import (
     StartedBy,
     System,
     Task,
+    UpgradeMode,
     Verb,
 )
 from upkeep.core.snapshot import Action, Plan
@@ -66,8 +67,21 @@ class RuleBroken(Exception):
 
 
 def is_automatic_upgrade(rollout: Rollout) -> bool:
-    """It began by itself: people are asked about it, where the policy says so."""
+    """It began by itself: an alarm that is not quiet holds it."""
     return rollout.system is System.OS_IMAGE and rollout.started_by is StartedBy.PLATFORM
+
+
+def waits_as_agreed(facts: "Facts", rollout: Rollout) -> bool:
+    """It began by itself, asks people and keeps its pace, where the group's policy says so; a
+    model in a group whose mode is automatic does neither."""
+    if not is_automatic_upgrade(rollout):
+        return False
+    return not rollout.is_of_model or facts.modes[rollout.group] is not UpgradeMode.AUTOMATIC
+
+
+def has(rollout: Rollout, truth: Truth) -> str:
+    """What the machine's OS disk in truth is, of what the rollout's target names."""
+    return truth.platform.model if rollout.is_of_model else truth.platform.image
 
 
 @dataclass(slots=True, kw_only=True)
@@ -81,6 +95,7 @@ class Facts:
         tasks, rollouts: as last written, also those that have ended.
         intents: every action ever written, by key.
         paused: groups and rollouts that a person holds at this moment.
+        modes: how a changed model reaches the machines of each group.
         suspended: groups in which a person wants nothing repaired.
         cancelled: rollouts that a person has cancelled.
         promoted: rollouts that a person lets go on after their canary.
@@ -100,6 +115,7 @@ class Facts:
     kernel: Kernel
     world: World
     store: MemoryStore
+    modes: dict[GroupId, UpgradeMode]
     tasks: dict[tuple[RolloutId, MachineId], Task] = field(default_factory=dict)
     in_hand: dict[MachineId, Task] = field(default_factory=dict)
     begun_at: dict[RolloutId, datetime] = field(default_factory=dict)

@@ -23,6 +23,7 @@ from upkeep.core.model import (
     MachineId,
     RepairAction,
     Repairs,
+    UpgradeMode,
 )
 from upkeep.core.policy import RollingPolicy, policy_errors
 from upkeep.core.snapshot import Interval
@@ -51,6 +52,9 @@ BAD = frozenset(
         Behaviour.NO_NETWORK,
     }
 )
+# What every machine was told at its first boot before the world began, and what cures it.
+FIRST_MODEL = "first-model"
+CURE_MODEL = "cure-model"
 # A bad version shows itself on at least so many of a hundred machines.
 BAD_SHARE_MIN = 60
 
@@ -64,6 +68,16 @@ class Publication:
     share_percent: int
     excluded_at: float | None = None
     floor_at: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelChange:
+    """A person gives a group another model."""
+
+    model: str
+    at: float
+    behaviour: Behaviour
+    share_percent: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,6 +101,7 @@ class GroupDrawing:
     windows: tuple[Interval, ...] | None
     restarted_by_agent: bool = False
     alarms: tuple[AlarmDrawing, ...] = ()
+    models: tuple[ModelChange, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -153,6 +168,7 @@ def draw(seed: int, options: Options) -> Drawing:
             ("repairs", _with_repairs),
             ("paces", _with_pace),
             ("alarms", partial(_with_alarms, days=days)),
+            ("models", partial(_with_models, days=days)),
         ):
             draws = stream(seed, part)
             groups = tuple(with_it(draws, group) for group in groups)
@@ -225,6 +241,34 @@ def _with_alarms(draws: random.Random, drawing: GroupDrawing, days: int) -> Grou
         action = draws.choice(tuple(AlarmAction))
         alarms.append(AlarmDrawing(name=f"al{number}", action=action, tellings=tuple(tellings)))
     return replace(drawing, alarms=tuple(alarms))
+
+
+def _with_models(draws: random.Random, drawing: GroupDrawing, days: int) -> GroupDrawing:
+    """In one group of four: some changes are taken back, some follow on one another's heels."""
+    group = replace(drawing.group, model=FIRST_MODEL, baked_model=FIRST_MODEL)
+    machines = tuple(replace(machine, model=FIRST_MODEL) for machine in drawing.machines)
+    drawing = replace(drawing, group=group, machines=machines)
+    if draws.random() >= 0.25:
+        return drawing
+    mode = draws.choice(
+        (UpgradeMode.ROLLING, UpgradeMode.ROLLING, UpgradeMode.AUTOMATIC, UpgradeMode.MANUAL)
+    )
+    changes: list[ModelChange] = []
+    at = draws.uniform(0.1, days / 3) * DAY
+    while at < (days - 1) * DAY:
+        behaviour = draws.choice((Behaviour.GOOD, Behaviour.GOOD, Behaviour.GOOD, *sorted(BAD)))
+        change = ModelChange(
+            model=f"{group.id}-model-{len(changes) + 1}",
+            at=at,
+            behaviour=behaviour,
+            share_percent=draws.choice((BAD_SHARE_MIN, 100, 100)),
+        )
+        if changes and draws.random() < 0.2:
+            change = replace(draws.choice(changes), at=at)
+        changes.append(change)
+        at += draws.choice((120.0, 3_600.0, DAY, 3 * DAY, 5 * DAY)) * draws.uniform(0.8, 1.2)
+    group = replace(group, upgrade_mode=mode)
+    return replace(drawing, group=group, models=tuple(changes))
 
 
 def _with_repairs(draws: random.Random, drawing: GroupDrawing) -> GroupDrawing:

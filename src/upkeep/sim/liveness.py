@@ -20,6 +20,7 @@ from upkeep.sim.memory_rows import GroupRow
 FOR_GOOD = frozenset(
     {
         HoldReason.AUTO_UPGRADE_OFF,
+        HoldReason.MODEL_BY_HAND,
         HoldReason.PROTECTED,
         HoldReason.OPTED_OUT,
         HoldReason.SKIP_REQUESTED,
@@ -58,9 +59,10 @@ def unrest(facts: Facts) -> list[str]:
 
 
 def newest(facts: Facts) -> int:
-    """How many machines run the newest version of their image."""
+    """How many machines run the newest version of their image, and how many the newest model."""
     return sum(
-        machine.image == latest(facts.store.catalogue.of(row.group.image_name))
+        (machine.image == latest(facts.store.catalogue.of(row.group.image_name)))
+        + (machine.model == row.group.model)
         for row in facts.store.groups.values()
         for machine in row.machines.values()
     )
@@ -79,9 +81,9 @@ def _machine(facts: Facts, row: GroupRow, machine: Machine, target: str) -> list
         return [f"{machine.name}: the row says {machine.image}, it runs {truth.platform.image}"]
     if _is_cut_off(facts, machine):
         return []  # Its image has cut it off: no action can be proposed, and a hold says so.
-    if is_older(machine.image, target):
+    if is_older(machine.image, target) or machine.model != row.group.model:
         return [
-            f"{machine.name} runs {machine.image}, not {target}: {hold.reason}"
+            f"{machine.name} runs {machine.image} ({machine.model}), not {target}: {hold.reason}"
             for hold in holds or ()
             if hold.system is System.OS_IMAGE and not _is_for_good(facts, row, machine, hold)
         ] or ([] if holds else [f"{machine.name} runs {machine.image} without a hold"])

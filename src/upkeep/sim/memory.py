@@ -207,6 +207,7 @@ class MemoryStore:
         row.group = replace(
             row.group,
             baked=after.baked,
+            baked_model=after.baked_model,
             next_ordinal=after.next_ordinal,
             next_rollout=after.next_rollout,
             repairs=_suspended(row.group.repairs, after.repairs),
@@ -371,6 +372,8 @@ class MemoryStore:
             machine,
             image=status.image_version,
             kept=status.kept_version,
+            model=status.model,
+            kept_model=status.kept_model,
             boots=status.boots,
             powered_off=status.power is Power.OFF,
         )

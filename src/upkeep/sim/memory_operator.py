@@ -74,8 +74,8 @@ class MemoryOperator:
     def change_group(self, group: GroupId, *, now: datetime, **changes: Any) -> None:
         row = self._store.groups[group]
         row.group = replace(row.group, **changes)
-        if "repairs" in changes:
-            row.fence += 1  # A plan in flight may just be suspending them.
+        if not changes.keys().isdisjoint({"repairs", "model"}):
+            row.fence += 1  # A plan in flight may just be suspending them, or bring the old one.
         self._store.mark_row(row, now)
 
     def change_machine(self, machine: MachineId, *, now: datetime, **changes: Any) -> None:

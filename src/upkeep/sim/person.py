@@ -26,7 +26,7 @@ from upkeep.core.model import (
 from upkeep.core.snapshot import OperatorCall
 from upkeep.core.version import ImageVersion, is_older
 from upkeep.sim.checkers import Commit, Facts
-from upkeep.sim.drawing import DAY, Drawing
+from upkeep.sim.drawing import CURE_MODEL, DAY, Drawing
 from upkeep.sim.hosting import Hosting
 from upkeep.sim.kernel import Kernel, stream
 from upkeep.sim.memory_operator import MemoryOperator
@@ -73,6 +73,9 @@ class Person:
         self._spared = 0 if quiet else self._wary.choice((0, 1, 2, 4))
         self._approvals = stream(drawing.seed, "approve")
         self._floors = stream(drawing.seed, "floors set")
+        for group in drawing.groups:
+            for change in group.models:
+                kernel.at(change.at, partial(self._change_model, group.group.id, change.model))
         kernel.at(3_600, self._look_at_clocks)
 
     def committed(self, commit: Commit) -> None:
@@ -127,6 +130,8 @@ class Person:
         rollout = self._facts.rollouts[task.rollout]
         if rollout.system is not System.OS_IMAGE or self._is_done or self._floors.random() > 0.1:
             return
+        if rollout.is_of_model:
+            return
         row = self._store.groups[rollout.group]
         machine = row.machines.get(task.machine)
         for entry in self._store.catalogue.of(row.group.image_name):
@@ -152,6 +157,10 @@ class Person:
             if entry.version == rollout.target and entry.floor:
                 self._kernel.tell(f"person: {image} {entry.version} is no floor any more")
                 self._operator.publish(image, replace(entry, floor=False), now=self._now())
+
+    def _change_model(self, group: GroupId, model: str) -> None:
+        self._kernel.tell(f"person: the model of {group} is {model}")
+        self._operator.change_group(group, now=self._now(), model=model)
 
     def _promote(self, rollout: RolloutId) -> None:
         if self._operator.change_rollout(rollout, now=self._now(), promoted=True):
@@ -374,6 +383,9 @@ class Person:
             self._resume_group(group)
             for rollout in list(self._store.groups[group].open):
                 self._resume_rollout(rollout)
+        for drawing in self._drawing.groups:
+            if drawing.models:
+                self._change_model(drawing.group.id, CURE_MODEL)
         for image in self._drawing.images:
             for entry in self._store.catalogue.of(image):
                 if entry.floor:  # It may be a bad one, and nobody could get past it.
@@ -398,7 +410,8 @@ class Person:
             truth = self._facts.truth(machine)
             if truth is not None and truth.platform.call is None:
                 self._facts.world.set_up(truth, self._drawing.first_version)
-                self._operator.change_machine(machine, now=self._now(), image=truth.platform.image)
+                disk = {"image": truth.platform.image, "model": truth.platform.model}
+                self._operator.change_machine(machine, now=self._now(), **disk)
 
     def _hangs(self, machine: Machine) -> bool:
         truth = self._facts.truth(machine.id)

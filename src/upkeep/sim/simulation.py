@@ -24,6 +24,7 @@ from upkeep.sim.check_budgets import BudgetChecker
 from upkeep.sim.check_holds import HoldChecker
 from upkeep.sim.check_hooks import HookChecker
 from upkeep.sim.check_journal import JournalChecker
+from upkeep.sim.check_models import ModelChecker
 from upkeep.sim.check_pace import PaceChecker
 from upkeep.sim.check_repairs import RepairChecker
 from upkeep.sim.check_starts import BatchChecker, StartChecker
@@ -107,7 +108,13 @@ class Simulation:
         self.world = World(drawing, self.kernel)
         self.store = MemoryStore()
         self.plans = 0
-        self.facts = Facts(drawing=drawing, kernel=self.kernel, world=self.world, store=self.store)
+        self.facts = Facts(
+            drawing=drawing,
+            kernel=self.kernel,
+            world=self.world,
+            store=self.store,
+            modes={g.group.id: g.group.upgrade_mode for g in drawing.groups},
+        )
         self.watcher = PlatformWatcher(self.world)
         self.platform = SimulatedPlatform(
             courses=self._course,
@@ -144,6 +151,7 @@ class Simulation:
             AlarmChecker(self.facts),
             RepairChecker(self.facts),
             BatchChecker(self.facts),
+            ModelChecker(self.facts),
             JournalChecker(self.facts),
             StateChecker(self.facts),
             HoldChecker(self.facts),
@@ -174,7 +182,11 @@ class Simulation:
                 operator.add_alarm(group.id, quiet, now=now)
             for machine in drawing.machines:
                 first = first_machine(
-                    machine.name, machine.id, group.image_name, self.drawing.first_version
+                    machine.name,
+                    machine.id,
+                    group.image_name,
+                    self.drawing.first_version,
+                    machine.model,
                 )
                 self.platform.machines[machine.name] = first
                 self.world.add(first, group.id, machine.zone, machine.host, machine.id)

@@ -75,12 +75,8 @@ class Verdicts:
             self._tried[key] = self._tried.get(key, 0) + 1
 
     def _is_bad(self, facts: Facts, key: tuple[GroupId, str]) -> bool:
-        image = facts.store.groups[key[0]].group.image_name
-        return any(
-            p.behaviour in BAD
-            for p in facts.drawing.publications
-            if (p.image, p.version) == (image, key[1])
-        )
+        brought = facts.world.brought(*key)
+        return brought is not None and brought.behaviour in BAD
 
     def close(self, facts: Facts) -> None:
         """The world has come to rest: what was tried and never stopped was missed."""

@@ -14,7 +14,14 @@ from pathlib import Path
 from upkeep.core.model import GroupId, Health, MachineId
 from upkeep.platforms.simulated import Call, SimulatedMachine
 from upkeep.ports import MachineSpec, OsImage, Power, ProbeResult
-from upkeep.sim.drawing import Behaviour, Drawing, GroupDrawing, Publication
+from upkeep.sim.drawing import (
+    FIRST_MODEL,
+    Behaviour,
+    Drawing,
+    GroupDrawing,
+    ModelChange,
+    Publication,
+)
 from upkeep.sim.kernel import Kernel, stream
 
 _WELL = ProbeResult(answered=True, status=200)
@@ -76,6 +83,9 @@ class World:
         self._published: dict[tuple[str, str], Publication] = {
             (p.image, p.version): p for p in drawing.publications
         }
+        self._models: dict[tuple[GroupId, str], ModelChange] = {
+            (g.group.id, change.model): change for g in drawing.groups for change in g.models
+        }
 
     def image_of(self, group: GroupId) -> str:
         return self._groups[group].group.image_name
@@ -89,15 +99,27 @@ class World:
         self.machines[truth.name] = truth
         return truth
 
-    def behaviour(self, group: GroupId, version: str, machine: str) -> Behaviour:
-        """How the version behaves on this machine: always the same for the same two."""
-        published = self._published.get((self.image_of(group), version))
-        if published is None:
+    def brought(self, group: GroupId, target: str) -> Publication | ModelChange | None:
+        """What a rollout to the target brings: a version of the group's image, or a model."""
+        version = self._published.get((self.image_of(group), target))
+        return version or self._models.get((group, target))
+
+    def behaviour(self, group: GroupId, target: str, machine: str) -> Behaviour:
+        """How the version or the model behaves on this machine: the same at each boot."""
+        brought = self.brought(group, target)
+        if brought is None:
             return Behaviour.GOOD
-        if published.behaviour in (Behaviour.GOOD, Behaviour.SLOW_BOOT):
-            return published.behaviour
-        chosen = stream(self.drawing.seed, f"bad/{version}/{machine}").randrange(100)
-        return published.behaviour if chosen < published.share_percent else Behaviour.GOOD
+        if brought.behaviour in (Behaviour.GOOD, Behaviour.SLOW_BOOT):
+            return brought.behaviour
+        chosen = stream(self.drawing.seed, f"bad/{target}/{machine}").randrange(100)
+        return brought.behaviour if chosen < brought.share_percent else Behaviour.GOOD
+
+    def _behaviour_of(self, truth: Truth) -> Behaviour:
+        """Of its OS disk: a bad model spoils a good version."""
+        model = self.behaviour(truth.group, truth.platform.model, truth.name)
+        if model is not Behaviour.GOOD:
+            return model
+        return self.behaviour(truth.group, truth.platform.image, truth.name)
 
     # The platform tells.
 
@@ -108,7 +130,7 @@ class World:
         draws = stream(self.drawing.seed, f"boot/{truth.name}/{truth.platform.boots}")
         policy = self._groups[truth.group].group.policy
         wait = policy.health_wait.total_seconds()
-        behaviour = self.behaviour(truth.group, truth.platform.image, truth.name)
+        behaviour = self._behaviour_of(truth)
         truth.behaviour = behaviour
         truth.boots_at = now + draws.uniform(low, high) / 2
         truth.ready_at = truth.boots_at + draws.uniform(low, high) / 2
@@ -186,6 +208,7 @@ class World:
     def set_up(self, truth: Truth, version: str) -> None:
         """Somebody stands before it, gives it an OS disk by hand and switches it on."""
         truth.platform.image = version
+        truth.platform.model = FIRST_MODEL
         self._power_on(truth)
 
     def _power_on(self, truth: Truth) -> None:
@@ -257,11 +280,18 @@ class World:
         return Health.UNHEALTHY
 
 
-def first_machine(name: str, key: str, image: str, version: str) -> SimulatedMachine:
+def first_machine(
+    name: str, key: str, image: str, version: str, model: str = ""
+) -> SimulatedMachine:
     """A machine that was there before the world began."""
     spec = MachineSpec(name=name, uuid=key, image=os_image(image, version))
     return SimulatedMachine(
-        spec=spec, power=Power.RUNNING, image=version, boots=1, data=f"data of {key}"
+        spec=spec,
+        power=Power.RUNNING,
+        image=version,
+        model=model,
+        boots=1,
+        data=f"data of {key}",
     )
 
 

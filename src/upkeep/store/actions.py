@@ -147,6 +147,7 @@ def action_from(row: Row[Any]) -> Action:
         rollout=RolloutId(row.rollout_id),
         verb=Verb(row.verb),
         version=row.version,
+        model=row.model,
     )
 
 
@@ -237,6 +238,8 @@ def _write_status(connection: Connection, machine: str, status: MachineStatus | 
         .values(
             image=status.image_version,
             kept=status.kept_version,
+            model=status.model,
+            kept_model=status.kept_model,
             boots=status.boots,
             address=status.address,
             powered_off=int(status.power is Power.OFF),

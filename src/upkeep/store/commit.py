@@ -59,6 +59,7 @@ def write_plan(connection: Connection, plan: Plan, read: ReadMark, *, now: datet
         .values(
             capacity=plan.group.capacity,
             baked=plan.group.baked,
+            baked_model=plan.group.baked_model,
             next_ordinal=plan.group.next_ordinal,
             next_rollout=plan.group.next_rollout,
             repairs_suspended_at=_suspended_at(plan.group),
@@ -249,6 +250,7 @@ def _write_actions(connection: Connection, actions: Sequence[Action], now: datet
                 "rollout_id": action.rollout,
                 "verb": action.verb,
                 "version": action.version,
+                "model": action.model,
                 "state": "ready",
                 "ready_at": to_us(now),
                 "created_at": to_us(now),

@@ -25,6 +25,7 @@ from sqlalchemy import (
 )
 
 from upkeep.core.model import Lifecycle
+from upkeep.store import machine_models
 from upkeep.store import tables as t
 from upkeep.store.database import to_us
 from upkeep.store.paging import read_page
@@ -51,9 +52,18 @@ def create(
     name = values["name"]
     if connection.execute(select(t.groups.c.id).where(t.groups.c.name == name)).first():
         return False
+    model = machine_models.put(
+        connection, group_id, {"user_data": b"", "scripts": "[]", **values}, now=now
+    )
     connection.execute(
         insert(t.groups).values(
-            id=group_id, created_at=to_us(now), marks=1, wake_at=to_us(now), **values
+            id=group_id,
+            created_at=to_us(now),
+            marks=1,
+            wake_at=to_us(now),
+            baked_model=model["model"],
+            **model,
+            **values,
         )
     )
     connection.execute(
@@ -106,6 +116,10 @@ def change(
 
     The group's budget comes first, as in a commit: see budget_rows.py.
     """
+    if not values.keys().isdisjoint(machine_models.COLUMNS):
+        row = connection.execute(select(t.groups).where(t.groups.c.id == group_id)).one()
+        whole = {name: values.get(name, getattr(row, name)) for name in machine_models.COLUMNS}
+        values = {**values, **machine_models.put(connection, group_id, whole, now=now)}
     if "policy" in values:
         connection.execute(
             update(t.budgets)
@@ -271,6 +285,7 @@ def remove_if_empty(connection: Connection, group_id: str, *, now: datetime) -> 
     connection.execute(delete(t.arm_documents).where(t.arm_documents.c.key == group_id))
     connection.execute(delete(t.assignments).where(t.assignments.c.group_id == group_id))
     connection.execute(delete(t.alarms).where(t.alarms.c.group_id == group_id))
+    connection.execute(delete(t.machine_models).where(t.machine_models.c.group_id == group_id))
     # No name that a person can give has a space in it.
     connection.execute(
         update(t.machines)

@@ -107,6 +107,7 @@ def _facts(row: Any, agent: Any) -> tuple[tuple[str, str], ...]:
     facts = [
         ("version", row.image),
         ("kept version", row.kept),
+        ("model", row.model),
         ("zone", row.zone),
         ("update domain", str(row.update_domain)),
         ("fault domain", str(row.fault_domain)),

@@ -69,9 +69,9 @@ def read_list(
 
 
 def of_group(connection: Connection, group_id: str) -> list[Row[Any]]:
-    """All machines of a group that are there: id, name, lifecycle, image; by name."""
+    """All machines of a group that are there: id, name, lifecycle, image, model; by name."""
     m = t.machines.c
-    query = select(m.id, m.name, m.lifecycle, m.image).where(
+    query = select(m.id, m.name, m.lifecycle, m.image, m.model).where(
         m.group_id == group_id, m.lifecycle != Lifecycle.DELETED
     )
     return list(connection.execute(query.order_by(m.name)))

@@ -18,12 +18,16 @@ def _config() -> Config:
     return config
 
 
-def migrate(database: Database) -> None:
-    """Apply what is missing, in one transaction per file; newest already is a no-op."""
+def migrate(database: Database, to: str = "head") -> None:
+    """Apply what is missing, in one transaction; newest already is a no-op.
+
+    Args:
+        to: the file at which to stop; tests begin from an older database.
+    """
     with database.write() as connection:
         current = MigrationContext.configure(connection).get_current_revision()
         if current == ScriptDirectory.from_config(_config()).get_current_head():
             return
         config = _config()
         config.attributes["connection"] = connection
-        command.upgrade(config, "head")
+        command.upgrade(config, to)

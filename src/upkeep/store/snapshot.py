@@ -51,6 +51,7 @@ from upkeep.core.model import (
     StartedBy,
     System,
     Task,
+    UpgradeMode,
     Verb,
 )
 from upkeep.core.snapshot import (
@@ -149,6 +150,9 @@ def group_from(row: Row[Any]) -> Group:
         paused=bool(row.paused),
         policy=policy_from_json(row.policy),
         baked=row.baked,
+        model=row.model,
+        baked_model=row.baked_model,
+        upgrade_mode=UpgradeMode(row.upgrade_mode),
         next_ordinal=row.next_ordinal,
         next_rollout=row.next_rollout,
         quota=row.quota,
@@ -176,6 +180,8 @@ def machine_from(row: Row[Any]) -> Machine:
         lifecycle=_LIFECYCLE[row.lifecycle],
         image=row.image,
         kept=row.kept,
+        model=row.model,
+        kept_model=row.kept_model,
         boots=row.boots,
         health=HEALTH_OF[row.health],
         health_since=from_us(row.health_since),

@@ -52,6 +52,10 @@ groups = Table(
     Column("paused", Integer, nullable=False, server_default="0"),
     Column("policy", Text, nullable=False, server_default="{}"),
     _text("baked"),
+    # Digests into machine_models; the columns `user_data` and `scripts` are what `model` names.
+    _text("model"),
+    _text("baked_model"),
+    _text("upgrade_mode", "manual"),
     _int("next_ordinal"),
     _int("next_rollout", 1),
     _int("quota"),
@@ -101,6 +105,8 @@ machines = Table(
     _text("lifecycle"),
     _text("image"),
     _text("kept"),
+    _text("model"),
+    _text("kept_model"),
     _int("boots"),
     _text("health"),
     _moment("health_since", nullable=False),
@@ -134,6 +140,18 @@ machines = Table(
     ),
     Index("machines_zone", "zone"),
     Index("machines_host", "host"),
+)
+
+# What new OS disks of a group are told: what it is now, and what its machines have from before.
+machine_models = Table(
+    "machine_models",
+    metadata,
+    Column("group_id", String, nullable=False),
+    Column("digest", String, nullable=False),
+    Column("user_data", LargeBinary, nullable=False, server_default=""),
+    Column("scripts", Text, nullable=False, server_default="[]"),
+    _moment("set_at", nullable=False),
+    PrimaryKeyConstraint("group_id", "digest"),
 )
 
 agents = Table(
@@ -246,6 +264,7 @@ actions = Table(
     Column("rollout_id", String, nullable=False),
     _text("verb"),
     _text("version"),
+    _text("model"),
     _text("state"),
     _moment("ready_at", nullable=False),
     _moment("lease_until"),

@@ -10,7 +10,7 @@ from upkeep.core.hold import HoldReason
 from upkeep.core.model import Health, Lifecycle, RolloutState, System
 from upkeep.store.overview import GroupRow, HoldRow, MachineRow, Overview, RolloutRow
 from upkeep.web.looks import Look, is_down, look_of
-from upkeep.web.words import DOING, REASONS, cause, count, verdict
+from upkeep.web.words import DOING, REASONS, cause, count, target, verdict
 
 # Machines named one by one; more are counted by cause.
 NAMED_MAX = 3
@@ -197,12 +197,12 @@ def _at_work(overview: Overview, names: dict[str, str]) -> list[Sentence]:
     rollout = running[0]
     group = names[rollout.group]
     if rollout.state is RolloutState.CANCELLING:
-        text = f"The rollout of {rollout.target} in {group} is being cancelled."
+        text = f"The rollout of {target(rollout)} in {group} is being cancelled."
     elif rollout.paused:
-        text = f"The rollout of {rollout.target} in {group} is paused after batch {rollout.batch}."
+        text = f"The rollout of {target(rollout)} in {group} is paused after batch {rollout.batch}."
     else:
         batch = f"batch {rollout.batch}" if rollout.batch else "no batch begun yet"
-        text = f"{group} is on its way to {rollout.target}: {batch}."
+        text = f"{group} is on its way to {target(rollout)}: {batch}."
     return [Sentence(severity=Severity.WORK, text=text, group=group)]
 
 

@@ -10,6 +10,8 @@ from upkeep.store.overview import MachineRow, RolloutRow
 REASONS = {
     HoldReason.AUTO_UPGRADE_OFF: "automatic upgrade is off",
     HoldReason.VERSION_BAD: "the version is to blame",
+    HoldReason.MODEL_BY_HAND: "the model has changed; a person rolls it",
+    HoldReason.MODEL_BAD: "the model is to blame",
     HoldReason.ROLLOUT_CANCELLED: "its rollout was cancelled",
     HoldReason.RETRY_LATER: "tried again later",
     HoldReason.RETRIES_SPENT: "all attempts are spent",
@@ -58,7 +60,7 @@ CODES = {
     RolloutCode.IMAGE_UNUSABLE: "the image cannot be used",
     RolloutCode.IMAGE_EXCLUDED: "the version was excluded",
     RolloutCode.OPERATOR_CANCELLED: "a person cancelled it",
-    RolloutCode.SUPERSEDED: "a newer version took over",
+    RolloutCode.SUPERSEDED: "a newer version or model took over",
     RolloutCode.ALARM: "an alarm fired",
     RolloutCode.REJECTED: "machines were left out at its lifecycle hook",
 }
@@ -141,10 +143,17 @@ def cause(machine: MachineRow, *, today: datetime) -> str:
     return seen + (f" ({machine.health_detail})" if machine.health_detail else "")
 
 
+def target(rollout: RolloutRow) -> str:
+    """What a rollout brings, as it stands after `to` or `of`: `1.0.2`, `model 3f2a09c1d4e5`."""
+    is_of_model = rollout.verb is Verb.REIMAGE and rollout.target
+    return f"model {rollout.target}" if is_of_model else rollout.target
+
+
 def verdict(rollout: RolloutRow) -> str:
     """What is to blame for a halt, or how else a rollout ended."""
+    brought = target(rollout) if rollout.verb is Verb.REIMAGE else f"version {rollout.target}"
     if rollout.guilty:
-        return f"version {rollout.target} is to blame"
+        return f"{brought} is to blame"
     if rollout.state is RolloutState.FAULTED:
-        return f"{CODES[rollout.code] or 'it stopped'}; version {rollout.target} is not blamed"
+        return f"{CODES[rollout.code] or 'it stopped'}; {brought} is not blamed"
     return CODES[rollout.code]

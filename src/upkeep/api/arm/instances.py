@@ -131,7 +131,8 @@ def _instance(request: ArmRequest, row: Row[Any], machine: Row[Any], target: str
     number = machine.name.rpartition("-")[2]
     properties: dict[str, Any] = {
         # An image that is behind is a model that is not applied: Azure's own answer forgets it.
-        "latestModelApplied": not (target and is_older(machine.image, target)),
+        "latestModelApplied": not (target and is_older(machine.image, target))
+        and machine.model in ("", row.model),
         "modelDefinitionApplied": "VirtualMachineScaleSet",
         "vmId": machine.uuid,
         "provisioningState": _provisioning(machine),

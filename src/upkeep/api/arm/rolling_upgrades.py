@@ -65,9 +65,13 @@ def show_latest(connection: Connection, request: ArmRequest) -> ArmReply:
 
 
 def show_history(connection: Connection, request: ArmRequest) -> ArmReply:
-    """The last five within two months."""
+    """The last five to a version within two months; those of a model are only in `latest`."""
     row = find_set(connection, request)
-    ended = [r for r in _of_system(connection, request, row) if r.ended_at is not None]
+    ended = [
+        r
+        for r in _of_system(connection, request, row)
+        if r.ended_at is not None and r.verb == Verb.REPLACE_OS_DISK
+    ]
     counts = rollouts.task_counts(connection, [r.id for r in ended])
     return ArmReply(body={"value": [_past(request, row, r, counts[r.id]) for r in ended]})
 
@@ -80,7 +84,8 @@ async def start(request: ArmRequest) -> ArmReply:
 
 
 async def upgrade_instances(request: ArmRequest) -> ArmReply:
-    """The named instances, `*` for all, to the latest version; who runs it is left alone."""
+    """The named instances, `*` for all, to the latest version, or where all have that, to the set's
+    model; who has both is left alone."""
     wanted = instance_ids(request.body)
     if not wanted:
         raise invalid('instanceIds: name the instances, as in {"instanceIds": ["0", "2"]}, or "*"')
@@ -90,7 +95,9 @@ async def upgrade_instances(request: ArmRequest) -> ArmReply:
         target = newest(connection, row)
         chosen = named_instances(connection, row, wanted)
         behind = [m.id for m in chosen if target and m.image and is_older(m.image, target)]
-        return row.id, behind
+        # Who is behind in both gets both: a person's roll goes to the version first.
+        of_model = [m.id for m in chosen if m.model not in ("", row.model)]
+        return row.id, behind or of_model
 
     group, chosen = await look(request, find)
     if not chosen:

@@ -23,7 +23,7 @@ from upkeep.api.arm.scopes import (
     group_place,
     set_id,
 )
-from upkeep.api.arm.set_model import NOTICE, hooks_of, is_size_of_ours, mode_of
+from upkeep.api.arm.set_model import NOTICE, hooks_of, is_size_of_ours
 from upkeep.api.arm.values import duration
 from upkeep.api.shapes import text_cursor
 from upkeep.core.model import GroupKind, Lifecycle, RepairAction
@@ -131,7 +131,7 @@ def scale_set(
             "platformFaultDomainCount": row.fault_domains,
             "upgradePolicy": {
                 # Kept and shown; a changed model reaches a machine with its next OS disk.
-                "mode": mode_of(kept),
+                "mode": row.upgrade_mode.capitalize(),
                 "rollingUpgradePolicy": rolling_policy(policy),
                 "automaticOSUpgradePolicy": {
                     "enableAutomaticOSUpgrade": bool(row.auto_upgrade),

@@ -67,6 +67,7 @@ def wanted(document: Document, scripts: Mapping[str, bytes]) -> dict[str, Any]:
     found: dict[str, Any] = {
         "zones": _zones(field(document, "zones")),
         "auto_upgrade": _is_automatic(document),
+        "upgrade_mode": mode_of(document).casefold(),
         "policy": _policy(upgrade, profile) | _hooks(document),
         "probe": extensions.probe(model),
         "scripts": extensions.scripts(model, scripts),

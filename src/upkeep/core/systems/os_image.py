@@ -13,8 +13,7 @@ machine with a floor version on its way gets that first, in a rollout of its own
   daily, five times in all.  Source: sheet os-image §13.2 [DEC], docs/adr/0006.
 """
 
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Callable, Mapping
 from datetime import timedelta
 
 from upkeep.core.draft import Draft, subject_of
@@ -34,7 +33,7 @@ from upkeep.core.model import (
     Task,
     Verb,
 )
-from upkeep.core.policy import platform_policy
+from upkeep.core.policy import platform_policy, policy_by_hand
 from upkeep.core.recurrence import RecurrenceError, Schedule, parse_recurrence
 from upkeep.core.refusals import UNREACHABLE, Refusal, refusal_by_owner
 from upkeep.core.rolling import open_batch, still_on_target, stop_rollout
@@ -47,6 +46,8 @@ WINDOW_MIN = timedelta(hours=5)
 WINDOW_GAP_MAX = timedelta(days=7)
 # Near the ends of the calendar no window can be computed, and one from its beginning takes long.
 START_YEARS = range(2000, 3000)
+
+ONE_AT_A_TIME = "a rollout is running: wait for it, or cancel it first"
 
 RETRY_AFTER = (
     timedelta(hours=1),
@@ -67,7 +68,7 @@ def propose(draft: Draft) -> None:
     if not running:
         _begin_or_explain(draft, steps)
     else:
-        _explain_outsiders(draft, running[0], steps)
+        explain_outsiders(draft, running[0], steps, _why_not)
 
 
 def version_for_new_machine(draft: Draft) -> str | None:
@@ -129,8 +130,8 @@ def _steps_to(draft: Draft, target: str) -> dict[str, list[Machine]]:
 
 
 def _check_still_wanted(draft: Draft, rollout: Rollout, steps: Mapping[str, list[Machine]]) -> None:
-    """Between batches an excluded version stops, and one that its machines should rather get next
-    takes over: a newer one, or a floor that was set meanwhile."""
+    """Between batches an excluded version stops, and what its machines should rather get next takes
+    over: a newer version, a floor that was set meanwhile, another model."""
     if rollout.state is not RolloutState.RUNNING or open_batch(draft, rollout):
         return
     excluded = {v.version for v in draft.snapshot.versions if v.excluded}
@@ -140,11 +141,17 @@ def _check_still_wanted(draft: Draft, rollout: Rollout, steps: Mapping[str, list
         return
     if rollout.started_by is not StartedBy.PLATFORM:
         return
+    if rollout.is_of_model and rollout.target != draft.group.model:
+        text = f"the group's model is {draft.group.model} now"
+        stop_rollout(draft, rollout, RolloutCode.SUPERSEDED, text)
+        return
     for version, machines in steps.items():
         waits = any(draft.is_held(rollout, machine.id) for machine in machines)
         if version != rollout.target and waits and _why_not(draft, version) is None:
             text = f"version {version} is newer than {rollout.target}"
-            if is_older(version, rollout.target):
+            if rollout.is_of_model:
+                text = f"version {version} goes first"
+            elif is_older(version, rollout.target):
                 text = f"its machines go through {version} first"
             stop_rollout(draft, rollout, RolloutCode.SUPERSEDED, text)
             return
@@ -155,16 +162,16 @@ def _begin_or_explain(draft: Draft, steps: Mapping[str, list[Machine]]) -> None:
     for version, machines in steps.items():
         refusal = _why_not(draft, version)
         if refusal is not None:
-            _hold_all(draft, machines, refusal)
+            hold_all(draft, machines, refusal)
             continue
-        candidates = [m for m in machines if (_why_not_machine(m)) is None]
+        candidates = [m for m in machines if (why_not_machine(m)) is None]
         is_free = not draft.open_rollouts(System.OS_IMAGE)
         if is_free and any(m.health is not Health.UNKNOWN for m in candidates):
             begin(draft, version, candidates, StartedBy.PLATFORM)
-        _explain(draft, machines)
+        explain(draft, machines)
 
 
-def _hold_all(draft: Draft, machines: list[Machine], refusal: Refusal) -> None:
+def hold_all(draft: Draft, machines: list[Machine], refusal: Refusal) -> None:
     draft.wake_at(refusal[1])
     for machine in machines:
         draft.holds.append(_hold(machine, refusal))
@@ -178,15 +185,25 @@ def _why_not(draft: Draft, target: str) -> Refusal | None:
     if not any(v.version == target and is_usable(v) for v in draft.snapshot.versions):
         text = f"version {target}, through which it must go, is replicated to this region"
         return HoldReason.FLOOR, None, text
+    return why_not_again(draft, target, HoldReason.VERSION_BAD, "publish a newer version")
+
+
+def why_not_again(draft: Draft, target: str, bad: HoldReason, otherwise: str) -> Refusal | None:
+    """Why its earlier attempts keep a target from being tried by itself.
+
+    Args:
+        bad: the reason if it was found guilty.
+        otherwise: what a person can do beside restarting the rollout.
+    """
     attempts = [r for r in draft.ended_rollouts() if r.target == target and _was_attempt(r)]
     if not attempts:
         return None
     newest = max(attempts, key=lambda r: (r.ended_at or r.started_at, r.id))
     if any(r.guilty for r in attempts):
-        text = f"publish a version after {target}, or restart the rollout: {newest.evidence}"
-        return HoldReason.VERSION_BAD, None, text
+        text = f"{otherwise}, or restart the rollout to {target}: {newest.evidence}"
+        return bad, None, text
     if newest.code is RolloutCode.OPERATOR_CANCELLED:
-        text = f"its rollout {newest.id} was cancelled: restart it, or publish a newer version"
+        text = f"its rollout {newest.id} was cancelled: restart it, or {otherwise}"
         return HoldReason.ROLLOUT_CANCELLED, None, text
     if len(attempts) > len(RETRY_AFTER):
         text = f"{len(attempts)} attempts stopped; put the cause right and restart the rollout"
@@ -207,7 +224,7 @@ def _was_attempt(rollout: Rollout) -> bool:
     )
 
 
-def _why_not_machine(machine: Machine) -> Refusal | None:
+def why_not_machine(machine: Machine) -> Refusal | None:
     """Why one machine is left out when a rollout is frozen."""
     refusal = refusal_by_owner(machine)
     if refusal is None and machine.skip:
@@ -225,25 +242,10 @@ def begin(
     named: bool = False,
     force: bool = False,
 ) -> Rollout:
-    """Freeze target, candidates and policy into a new rollout.
-
-    A rollout that a person started does not roll machines back by itself (sheet §2.8), and who
-    starts it has approved it: nobody else is asked (docs/adr/0015, 0016).  Who names machines wants
-    them now: no checkpoint and no ramp (docs/adr/0019).
-    """
+    """Freeze target, candidates and policy into a new rollout."""
     policy = draft.group.policy
     if started_by is StartedBy.USER:
-        policy = replace(
-            policy,
-            auto_rollback=False,
-            rollback_on_breach=False,
-            needs_approval=False,
-            canary_percent=0,
-            start_hook_wait=timedelta(0),
-            batch_hook_wait=timedelta(0),
-        )
-        if named:
-            policy = replace(policy, checkpoints=(), ramp=timedelta(0))
+        policy = policy_by_hand(policy, named=named)
     elif not policy.governs_automatic:
         policy = platform_policy(policy)
     rollout = draft.begin_rollout(
@@ -273,11 +275,11 @@ def start_by_hand(draft: Draft, call: OperatorCall) -> str:
         why = "excluded" if entry.excluded else f"{entry.replication} in this region"
         return f"version {target} is {why}: choose another, or put that right first"
     if draft.open_rollouts(System.OS_IMAGE):
-        return "a rollout is running: wait for it, or cancel it first"
+        return ONE_AT_A_TIME
     steps = _steps_to(draft, target)
-    candidates = _wanted_of(steps.get(target, []), wanted)
+    candidates = wanted_of(steps.get(target, []), wanted)
     if not candidates:
-        first = next((v for v, those in steps.items() if _wanted_of(those, wanted)), None)
+        first = next((v for v, those in steps.items() if wanted_of(those, wanted)), None)
         if first is not None:
             return f"these machines go through {first} first: start a rollout to that"
         return f"no unprotected machine is older than {target}"
@@ -288,16 +290,16 @@ def start_by_hand(draft: Draft, call: OperatorCall) -> str:
 def _next_for(draft: Draft, wanted: set[MachineId]) -> str | None:
     """The lowest next step of machines that a person may mean, else the latest version."""
     for version, machines in next_steps(draft).items():
-        if _wanted_of(machines, wanted):
+        if wanted_of(machines, wanted):
             return version
     return latest(draft.snapshot.versions)
 
 
-def _wanted_of(machines: list[Machine], wanted: set[MachineId]) -> list[Machine]:
+def wanted_of(machines: list[Machine], wanted: set[MachineId]) -> list[Machine]:
     return [m for m in machines if not m.protected and (not wanted or m.id in wanted)]
 
 
-def _explain(draft: Draft, machines: list[Machine]) -> None:
+def explain(draft: Draft, machines: list[Machine]) -> None:
     """A hold for each outdated machine that is in no open rollout."""
     inside = {
         task.machine
@@ -309,7 +311,7 @@ def _explain(draft: Draft, machines: list[Machine]) -> None:
 
 def _explain_left_out(draft: Draft, machines: list[Machine]) -> None:
     for machine in machines:
-        refusal = _why_not_machine(machine)
+        refusal = why_not_machine(machine)
         if refusal is not None:
             draft.holds.append(_hold(machine, refusal))
         elif machine.health is Health.UNKNOWN:
@@ -319,41 +321,56 @@ def _explain_left_out(draft: Draft, machines: list[Machine]) -> None:
             draft.holds.append(_hold(machine, (HoldReason.NOT_IN_ROLLOUT, None, text)))
 
 
-def _explain_outsiders(draft: Draft, rollout: Rollout, steps: Mapping[str, list[Machine]]) -> None:
-    """Outdated machines that the open rollout does not hold open: left out, ended or new."""
+def explain_outsiders(
+    draft: Draft,
+    rollout: Rollout,
+    steps: Mapping[str, list[Machine]],
+    why_not: Callable[[Draft, str], Refusal | None],
+) -> None:
+    """Outdated machines that the open rollout does not hold open: left out, ended or new.
+
+    Args:
+        why_not: why no rollout of another step begins by itself.
+    """
     left = []
     going_back: set[MachineId] = set()
     if rollout.state is RolloutState.ROLLING_BACK:
         going_back = {subject_of(task) for task in still_on_target(draft, rollout)}
     for version, machines in steps.items():
-        elsewhere = None if version == rollout.target else _why_not(draft, version)
+        elsewhere = None if version == rollout.target else why_not(draft, version)
         for machine in machines:
             if machine.id in going_back:
                 continue  # The gate says why it has not gone yet.
             task = draft.tasks[rollout.id].get(machine.id)
             if task is not None and task.state not in TERMINAL:
                 continue
-            refusal = (task and _why_it_ended(rollout, task)) or elsewhere
+            refusal = (task and _why_it_ended(rollout, task, machine)) or elsewhere
             if refusal is None:
                 left.append(machine)
             else:
-                _hold_all(draft, [machine], refusal)
+                hold_all(draft, [machine], refusal)
     _explain_left_out(draft, left)
 
 
-def _why_it_ended(rollout: Rollout, task: Task) -> Refusal | None:
+def _why_it_ended(rollout: Rollout, task: Task, machine: Machine) -> Refusal | None:
     """Why an outdated machine's task is over; None: the next rollout takes the machine."""
+    if rollout.on_disk_of(machine) == rollout.target:
+        return None  # It is behind in the other, image or model.
     if task.state in (TaskState.FAILED, TaskState.ROLLED_BACK):
         text = f"its own failure is looked into, or the next rollout: {task.detail}"
         return HoldReason.FAILED_HERE, None, text
     if task.state is TaskState.CANCELLED and rollout.state is RolloutState.CANCELLING:
-        return HoldReason.CANCELLING, None, "restart the rollout, or publish a newer version"
+        return HoldReason.CANCELLING, None, f"restart the rollout, or {_otherwise(rollout)}"
     if task.state is TaskState.CANCELLED and rollout.state is RolloutState.ROLLING_BACK:
-        text = f"publish a version after {rollout.target}, or restart the rollout"
+        text = f"{_otherwise(rollout)}, or restart the rollout"
         return HoldReason.HALTED, None, text
     if task.state is TaskState.SKIPPED and task.detail == REJECTED:
         return LEFT_OUT
     return None
+
+
+def _otherwise(rollout: Rollout) -> str:
+    return "change the model" if rollout.is_of_model else "publish a newer version"
 
 
 def _hold(machine: Machine, refusal: Refusal) -> Hold:

@@ -134,8 +134,9 @@ def _start(draft: Draft, rollout: Rollout, task: Task) -> None:
         Signal.START,
         attempt=task.attempt + 1,
         boots_before=machine.boots,
-        previous=machine.image,
+        previous=rollout.on_disk_of(machine),
         clock_from=draft.now,
     )
     version = machine.image if rollout.verb is Verb.REIMAGE else rollout.target
-    draft.act(task, rollout.verb, version=version)
+    model = rollout.target if rollout.is_of_model else ""
+    draft.act(task, rollout.verb, version=version, model=model)
