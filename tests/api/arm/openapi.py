@@ -112,6 +112,7 @@ def _body(route: Route, base: str, known: Mapping[str, Sequence[str]]) -> Schema
         "/resourceGroups/{group}": an_object("location", location=LOCATION, tags=TAGS),
         "/reimage": REIMAGE,
         "/reimageall": REIMAGE,
+        "/scaleOut": an_object("capacity", capacity=one_of(1, "1", 0, 10**6)),
     }
     other = INSTANCE_IDS if route.method == "POST" else ANY_OBJECT
     return next((each for end, each in bodies.items() if route.path.endswith(end)), other)

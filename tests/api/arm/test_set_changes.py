@@ -5,6 +5,7 @@ from typing import Any
 
 import httpx
 import pytest
+from sqlalchemy import select
 from tests.api.agent_by_hand import eventually
 from tests.api.arm.documents import (
     HEALTH,
@@ -16,6 +17,7 @@ from tests.api.arm.documents import (
     profile_of,
     rows,
 )
+from tests.api.arm.sets import with_machines
 
 from upkeep.store import tables as t
 
@@ -238,3 +240,55 @@ def test_a_set_is_deleted_as_an_operation(server: Any, client: httpx.Client, pla
     assert client.get(place).status_code == 404
     assert client.delete(place).status_code == 204
     assert server.read(lambda c: c.execute(t.arm_documents.select()).all()) == []
+
+
+def test_a_set_grows_by_so_many_instances(
+    server: Any, client: httpx.Client, made: dict[str, Any], place: str
+) -> None:
+    grown = client.post(f"{place}/scaleOut", json={"capacity": 2})
+    assert grown.status_code == 202, grown.text
+    assert client.get(place).json()["sku"]["capacity"] == 5
+    status = client.get(grown.headers["azure-asyncoperation"]).json()
+    assert status["status"] == "InProgress", "its machines are not there yet"
+    for body, word in (
+        (None, "JSON object"),
+        ({}, "capacity"),
+        ({"capacity": 0}, "at least 1"),
+        ({"capacity": "two"}, "capacity"),
+        ({"capacity": 10**6}, "capacity"),
+        ({"capacity": 1, "properties": {"zone": "1"}}, "zone"),
+    ):
+        refused = client.post(f"{place}/scaleOut", json=body)
+        assert refused.status_code == 400, body
+        assert word in message(refused)
+    assert client.get(place).json()["sku"]["capacity"] == 5
+
+
+def test_reapply_is_done_when_the_set_is_what_its_model_says(
+    server: Any, client: httpx.Client, made: dict[str, Any], place: str
+) -> None:
+    begun = client.post(f"{place}/reapply")
+    assert begun.status_code == 202
+    status = client.get(begun.headers["azure-asyncoperation"]).json()["status"]
+    assert status == "InProgress"
+    with_machines(server, made)
+    status = client.get(begun.headers["azure-asyncoperation"]).json()["status"]
+    assert status == "Succeeded"
+
+
+def test_a_redeployed_instance_is_restarted_through_the_gate(
+    server: Any, client: httpx.Client, made: dict[str, Any], place: str
+) -> None:
+    with_machines(server, made)
+    assert client.post(f"{place}/virtualMachines/1/redeploy").status_code == 202
+    begun = client.post(f"{place}/redeploy", json={"instanceIds": ["0", "2"]})
+    assert begun.status_code == 202
+    tasks = server.read(
+        lambda c: c.execute(
+            select(t.tasks.c.machine_id, t.rollouts.c.verb).join(
+                t.rollouts, t.rollouts.c.id == t.tasks.c.rollout_id
+            )
+        ).all()
+    )
+    asked = sorted(task.machine_id for task in tasks if task.verb == "restart")
+    assert asked == ["m_0", "m_1", "m_2"]

@@ -41,7 +41,7 @@ def accepted(request: ArmRequest, subject: str, *, kind: str = "") -> ArmReply:
     """202 with the places to ask, both of them.
 
     Args:
-        subject: a rollout's id, or a group's where `kind` is REMOVAL.
+        subject: a rollout's id, or a group's where `kind` is REMOVAL or SETTLING.
     """
     url = _url(request, kind + subject)
     return ArmReply(

@@ -122,6 +122,10 @@ _ROWS: tuple[tuple[str, str, Role, Handler], ...] = (
         writes(set_changes.set_service_state),
     ),
     ("POST", f"{_SET}/restart", OPERATE, power.of_set(Verb.RESTART)),
+    # Every platform has one host, so an instance is restarted where it is.
+    ("POST", f"{_SET}/redeploy", OPERATE, power.of_set(Verb.RESTART)),
+    ("POST", f"{_SET}/reapply", OPERATE, writes(set_changes.reapply)),
+    ("POST", f"{_SET}/scaleOut", OPERATE, writes(set_changes.scale_out)),
     ("POST", f"{_SET}/reimage", OPERATE, power.of_set(Verb.REIMAGE)),
     ("POST", f"{_SET}/reimageall", OPERATE, power.of_set(Verb.REIMAGE)),
     ("POST", f"{_SET}/start", OPERATE, power.of_set(Verb.START)),
@@ -129,6 +133,7 @@ _ROWS: tuple[tuple[str, str, Role, Handler], ...] = (
     ("POST", f"{_SET}/deallocate", OPERATE, power.of_set(Verb.STOP)),
     ("POST", f"{_SET}/delete", OPERATE, power.of_set(Verb.DELETE, must_name=True)),
     ("POST", f"{_INSTANCE}/restart", OPERATE, power.of_instance(Verb.RESTART)),
+    ("POST", f"{_INSTANCE}/redeploy", OPERATE, power.of_instance(Verb.RESTART)),
     ("POST", f"{_INSTANCE}/reimage", OPERATE, power.of_instance(Verb.REIMAGE)),
     ("POST", f"{_INSTANCE}/reimageall", OPERATE, power.of_instance(Verb.REIMAGE)),
     ("POST", f"{_INSTANCE}/start", OPERATE, power.of_instance(Verb.START)),

@@ -16,12 +16,12 @@ from sqlalchemy import Connection, Row
 from upkeep.api import group_changes
 from upkeep.api.arm import set_model
 from upkeep.api.arm.documents import Document, checked, field, merged, without_secrets
-from upkeep.api.arm.operations import REMOVAL, accepted, settling
+from upkeep.api.arm.operations import REMOVAL, SETTLING, accepted, settling
 from upkeep.api.arm.resource_groups import scope_of
 from upkeep.api.arm.route import ArmReply, ArmRequest, Changed, is_final, resource_reply
 from upkeep.api.arm.scale_sets import is_same_location, scale_set, show_one
 from upkeep.api.arm.scopes import check_subscription, find_set, seek_set
-from upkeep.api.arm.values import flag, one_of
+from upkeep.api.arm.values import flag, one_of, whole
 from upkeep.api.errors import invalid_body
 from upkeep.api.group_changes import GroupNew, GroupPatch
 from upkeep.api.problems import InputError, bad_request, conflict, invalid
@@ -30,6 +30,7 @@ from upkeep.api.shapes import is_name
 from upkeep.core.model import GroupKind
 from upkeep.ports import AGENT_ONLY
 from upkeep.store import arm_documents, groups
+from upkeep.store import tables as t
 
 # On a server with several hypervisors this tag says which one makes the machines.
 PLATFORM_TAG = "upkeep-platform"
@@ -59,6 +60,28 @@ def delete(connection: Connection, request: ArmRequest, now: datetime) -> Change
     group_changes.remove(connection, request.services, request.actor, row, now=now)
     groups.remove_if_empty(connection, row.id, now=now)
     return [row.id], accepted(request, row.id, kind=REMOVAL)
+
+
+def scale_out(connection: Connection, request: ArmRequest, now: datetime) -> Changed:
+    """So many instances more.  Source: sheet §9.1."""
+    row = find_set(connection, request)
+    body = checked(request.body)
+    more = whole(field(body, "capacity"), "capacity")
+    if more < 1:
+        raise invalid("capacity: how many instances more, at least 1")
+    if field(body, "properties", "zone") is not None:
+        raise bad_request("properties.zone: they go where the set has fewest; leave it out")
+    data = _converted({"capacity": row.capacity + more}, GroupPatch)
+    group_changes.change(connection, request.actor, row, data, now=now)
+    return [row.id], accepted(request, row.id, kind=SETTLING)
+
+
+def reapply(connection: Connection, request: ArmRequest, now: datetime) -> Changed:
+    """The set is looked at anew.  It always is what its model says, as far as it may be now, so
+    there is nothing to push; a changed model reaches instances as `upgradePolicy.mode` says."""
+    row = find_set(connection, request)
+    groups.mark_where(connection, t.groups.c.id == row.id, now=now)
+    return [row.id], accepted(request, row.id, kind=SETTLING)
 
 
 def set_service_state(connection: Connection, request: ArmRequest, now: datetime) -> Changed:
