@@ -8,13 +8,15 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from tests.core.story import Story, a_group, machines_of, reasons, share
+from tests.core.story import START, Story, a_group, machines_of, reasons, share
 
+from upkeep.core.alarm import Alarm, AlarmAction, AlarmState
 from upkeep.core.hold import HoldReason
 from upkeep.core.model import (
     GroupKind,
     Health,
     Lifecycle,
+    MachineId,
     RolloutCode,
     RolloutState,
     StartedBy,
@@ -23,6 +25,7 @@ from upkeep.core.model import (
 )
 from upkeep.core.policy import RollingPolicy
 from upkeep.core.snapshot import GROUPS_MODEL
+from upkeep.core.version import ReplicationState
 
 MINUTE = timedelta(minutes=1)
 AUTOMATIC, MANUAL, ROLLING = UpgradeMode.AUTOMATIC, UpgradeMode.MANUAL, UpgradeMode.ROLLING
@@ -207,13 +210,19 @@ def test_a_machine_that_is_made_now_has_the_last_model_that_baked(
     assert made == [expected]
 
 
-def test_a_group_whose_machines_all_had_an_older_model_makes_new_ones_of_the_newest() -> None:
+def test_what_no_machine_has_any_more_is_not_kept_up() -> None:
+    """A set that was empty when its custom data was changed."""
     group = a_group(
         kind=GroupKind.SCALE_SET, model="b", baked_model="a", upgrade_mode=ROLLING, capacity=2
     )
     story = Story([], group=group)
     story.run(minutes=30)
     assert models(story) == ["b", "b"]
+    assert story.group.baked_model == "b", "its machines came up well with it"
+    change_model(story, "c")
+    story.group = replace(story.group, capacity=3, policy=RollingPolicy(bake_time=60 * MINUTE))
+    go_on(story, minutes=10)
+    assert [model for _, _, model in disks(story)][2:].count("b") == 1
 
 
 def test_a_guilty_model_is_given_to_nobody_by_the_way() -> None:
@@ -252,3 +261,144 @@ def test_a_rollback_that_finds_its_disk_gone_is_a_fresh_disk_of_the_model_before
     assert disks(story) == [("m0", "1.0.0", "b"), ("m0", "1.0.0", "a")]
     assert models(story) == ["a"] * 6
     assert {m.health for m in story.machines.values()} == {Health.HEALTHY}
+
+
+def test_a_machine_that_nobody_reaches_makes_no_rollout_begin_anew() -> None:
+    story = changed(ROLLING, versions=("1.0.0", "1.0.1"), canary_percent=10)
+    for name in ("m0", "m1", "m2", "m3", "m4"):
+        story.change(name, image="1.0.1")
+    story.see("m5", Health.UNKNOWN)
+    story.run(minutes=600)
+    assert [rollout.target for rollout in story.rollouts.values()] == ["b"]
+    assert models(story).count("b") == 1, "the canary waits for a person"
+
+
+def test_a_guilty_model_that_baked_before_is_given_to_nobody() -> None:
+    story = changed(MANUAL)
+    story.call(Verb.REPLACE_OS_DISK, "m0")
+    story.run(minutes=60)
+    assert story.group.baked_model == "b"
+    story.ill_on |= {(f"m{n}", "b") for n in range(1, 6)}
+    story.call(Verb.REPLACE_OS_DISK)
+    go_on(story, minutes=300)
+    assert story.rollout(2).guilty
+    before = len(disks(story))
+    story.publish("1.0.1")
+    go_on(story, minutes=300)
+    assert {model for _, _, model in disks(story)[before:]} == {"a"}
+
+
+def test_what_came_along_with_a_version_has_baked_too() -> None:
+    story = changed(MANUAL, versions=("1.0.0", "1.0.1"))
+    story.run(minutes=120)
+    assert (story.group.baked, story.group.baked_model) == ("1.0.1", "b")
+
+
+def test_machines_from_before_models_had_names_get_a_new_one_apart_from_a_version() -> None:
+    story = changed(ROLLING, versions=("1.0.0", "1.0.1"))
+    for machine in list(story.machines):
+        story.change(machine, model="")
+    story.run(minutes=300)
+    assert {disk[1:] for disk in disks(story)[:6]} == {("1.0.1", "a")}
+    assert {disk[1:] for disk in disks(story)[6:]} == {("1.0.1", "b")}
+
+
+def test_an_image_that_cannot_be_read_is_not_the_models_fault() -> None:
+    story = changed(ROLLING)
+    story.refused[(MachineId("m0"), Verb.REIMAGE)] = "bad_image"
+    story.run(minutes=30)
+    rollout = story.rollout()
+    assert (rollout.state, rollout.guilty) == (RolloutState.FAULTED, False)
+    assert set(reasons(story).values()) == {HoldReason.RETRY_LATER}
+
+
+def test_a_version_that_goes_back_without_its_disk_takes_its_model_along() -> None:
+    story = changed(MANUAL, versions=("1.0.0", "1.0.1"))
+    story.ill_on |= {(f"m{n}", "b") for n in range(6)}
+    story.at(3, lambda: story.change("m0", kept="", kept_model=""))
+    story.run(minutes=200)
+    assert disks(story)[:2] == [("m0", "1.0.1", "b"), ("m0", "1.0.0", "a")]
+    assert set(models(story)) == {"a"}
+
+
+def test_a_stand_in_that_leaves_a_guilty_version_has_the_old_machines_model() -> None:
+    story = changed(
+        MANUAL, versions=("1.0.0", "1.0.1"), max_surge=True, max_unhealthy_upgraded_percent=0
+    )
+    story.group = replace(story.group, kind=GroupKind.SCALE_SET)
+    story.ill_on |= {("web-1", "1.0.1")}
+    story.run(minutes=300)
+    assert story.rollout().guilty
+    back = [disk for disk in disks(story) if disk[0] == "m_g_0"]
+    assert [disk[1:] for disk in back] == [("1.0.1", "b"), ("1.0.0", "a")]
+
+
+def test_a_persons_rollout_of_a_model_ends_when_the_model_is_changed() -> None:
+    story = changed(MANUAL, bake_time=5 * MINUTE)
+    story.call(Verb.REPLACE_OS_DISK)
+    story.at(12, lambda: change_model(story, "c"))
+    story.run(minutes=200)
+    assert story.rollout().code is RolloutCode.SUPERSEDED
+    assert 0 < models(story).count("b") < 6
+
+
+def test_who_asks_for_a_version_that_is_not_there_yet_gets_no_model_instead() -> None:
+    story = changed(MANUAL, versions=("1.0.0", "2.0.0", "3.0.0"))
+    story.publish("2.0.0", floor=True, replication=ReplicationState.REPLICATING)
+    call = story.call(Verb.REPLACE_OS_DISK)
+    story.run(minutes=1)
+    assert "2.0.0" in story.answers[call.id]
+    assert story.rollouts == {}
+
+
+def test_a_version_that_came_with_a_new_model_says_so_only_where_it_did() -> None:
+    story = changed(ROLLING, versions=("1.0.0", "1.0.1"))
+    story.ill_on |= {(f"m{n}", "1.0.1") for n in range(6)}
+    story.run(minutes=300)
+    assert story.rollout().guilty
+    assert "model" not in story.rollout().evidence
+
+
+def test_in_mode_automatic_a_bad_model_goes_back_and_a_small_budget_holds() -> None:
+    story = changed(AUTOMATIC, count=10, max_batch_percent=50, max_unhealthy_percent=50)
+    story.budgets = (share(10),)
+    story.ill_on |= {(f"m{n}", "b") for n in range(10)}
+    story.run(minutes=300)
+    assert story.rollout().guilty
+    assert models(story) == ["a"] * 10
+    assert [len(batch) for batch in story.batches()] == [1]
+
+
+def test_an_alarm_that_halts_takes_a_model_back() -> None:
+    story = changed(ROLLING, pause_between_batches=10 * MINUTE)
+    story.alarms["errors"] = Alarm(
+        name="errors", action=AlarmAction.HALT, state=AlarmState.QUIET, since=START - 60 * MINUTE
+    )
+    story.at(20, lambda: story.tell_alarm("errors", AlarmState.FIRING, ""))
+    story.run(minutes=200)
+    assert (story.rollout().code, story.rollout().guilty) == (RolloutCode.ALARM, True)
+    assert models(story) == ["a"] * 6
+
+
+@pytest.mark.parametrize(
+    ("policy", "reason"),
+    [
+        ({"canary_percent": 10}, HoldReason.CANARY),
+        ({"checkpoints": (20,), "checkpoint_bake": 600 * MINUTE}, HoldReason.CHECKPOINT),
+        ({"ramp": 6000 * MINUTE}, HoldReason.RAMP),
+        ({"needs_approval": True}, HoldReason.NEEDS_APPROVAL),
+        ({"start_hook_wait": 600 * MINUTE}, HoldReason.HOOK),
+        ({"batch_hook_wait": 600 * MINUTE}, HoldReason.HOOK),
+        ({"pause_between_batches": 60 * MINUTE}, HoldReason.PAUSE_BETWEEN_BATCHES),
+    ],
+)
+def test_in_mode_rolling_a_model_waits_as_a_version_does_and_in_automatic_it_does_not(
+    policy: dict[str, Any], reason: HoldReason
+) -> None:
+    story = changed(ROLLING, **policy)
+    story.run(minutes=50)
+    assert reason in reasons(story).values()
+    assert models(story).count("b") <= 1
+    at_once = changed(AUTOMATIC, **policy)
+    at_once.run(minutes=50)
+    assert models(at_once) == ["b"] * 6

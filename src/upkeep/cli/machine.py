@@ -248,6 +248,8 @@ def explain_line(answer: Document) -> str:
     name = machine["name"]
     if task is not None:
         work = f"to {task['target']}" if task["target"] else task["verb"].replace("_", " ")
+        if task["target"] and task["verb"] == "reimage":
+            work = f"to model {task['target']}"
         detail = f" ({task['detail']})" if task["detail"] else ""
         return (
             f"{name}: {work}, {task['state'].replace('_', ' ')} for {show_age(task['since'])}"

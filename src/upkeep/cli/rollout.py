@@ -1,6 +1,7 @@
 """`upkeep rollout`: one system's work in one group, watched and steered."""
 
-from typing import Annotated
+from collections.abc import Mapping
+from typing import Annotated, Any
 
 import typer
 
@@ -34,7 +35,7 @@ COLUMNS: Columns = {
 }
 
 
-def _work(rollout: Document) -> str:
+def _work(rollout: Mapping[str, Any]) -> str:
     """`1.0.2`, `model 3f2a09c1d4e5`, `restart`."""
     target, verb = rollout.get("target"), str(rollout.get("verb"))
     if not target:

@@ -5,6 +5,7 @@ every task moves through `move`, every claim is taken and given back here, and `
 differences into a `Plan`.
 """
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -19,6 +20,7 @@ from upkeep.core.model import (
     BudgetId,
     Claim,
     Group,
+    Health,
     Lifecycle,
     Machine,
     MachineId,
@@ -66,7 +68,8 @@ class Draft:
             self._hook_events.setdefault(event.rollout, {})[event.serial] = event
         self.lost: list[LostDomain] = lost_domains(snapshot.domains, now=now)
         self._floors = [entry for entry in snapshot.versions if entry.floor]
-        self._guilty_models: set[str] | None = None
+        self._models: set[str] | None = None
+        self._guilty_before: set[str] | None = None
         self._ledger: Ledger | None = None
         self.claims_of: dict[MachineId, list[Claim]] = {}
         for claim in snapshot.claims:
@@ -155,22 +158,33 @@ class Draft:
 
         In mode manual the group's.  Else the one that the machine has, so that a new version and a
         new model are never judged together; a machine that is made now has the last one that baked.
-        A model that was found guilty here is given to nobody.
+        A model that was found guilty here is given to nobody while there is another one.
         """
         model, baked = self.group.model, self.group.baked_model or self.group.model
-        if self._guilty_models is None:
-            past = self.snapshot.past
-            self._guilty_models = {r.target for r in past if r.guilty and r.is_of_model}
-        just_now = {r.target for r in self.rollouts.values() if r.guilty and r.is_of_model}
-        guilty = self._guilty_models | just_now
+        wanted = machine.model or baked
         if self.group.upgrade_mode is UpgradeMode.MANUAL:
             wanted = model
-        elif machine.model:
-            wanted = machine.model
-        else:
-            # What nobody has any more need not be kept up.
-            wanted = baked if any(m.model == baked for m in self.present()) else model
-        return baked if wanted in guilty else wanted
+        elif not machine.model and self._models_there().isdisjoint({"", baked}):
+            wanted = model  # What nobody has any more need not be kept up.
+        guilty = self._guilty_models()
+        if wanted not in guilty:
+            return wanted
+        others = Counter(m.model for m in self.present() if m.health is Health.HEALTHY)
+        most = sorted(others, key=lambda name: (-others[name], name))
+        good = (m for m in (machine.model, baked, *most) if m and m not in guilty)
+        return next(good, wanted)
+
+    def _models_there(self) -> set[str]:
+        if self._models is None:
+            self._models = {machine.model for machine in self.present()}
+        return self._models
+
+    def _guilty_models(self) -> set[str]:
+        if self._guilty_before is None:
+            past = self.snapshot.past
+            self._guilty_before = {r.target for r in past if r.guilty and r.is_of_model}
+        just_now = {r.target for r in self.rollouts.values() if r.guilty and r.is_of_model}
+        return self._guilty_before | just_now
 
     # Deciding nothing, writing down.
 
@@ -289,8 +303,12 @@ class Draft:
         """Args:
         version, model: of the OS disk; of a new one without a model, see `model_for`.
         """
-        if verb in MAKES_A_DISK and not model:
-            model = self.model_for(self.machines[subject_of(task)])
+        if verb in MAKES_A_DISK:
+            machine = self.machines[subject_of(task)]
+            model = model or self.model_for(machine)
+            if task.attempt == 1:
+                before = task.model_before or machine.model
+                self.put_task(replace(task, model=model, model_before=before))
         self.actions.append(
             Action(
                 key=action_key(task, verb),

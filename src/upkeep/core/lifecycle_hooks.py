@@ -23,7 +23,7 @@ from upkeep.core.model import (
     RolloutCode,
     System,
 )
-from upkeep.core.refusals import SOON, Refusal
+from upkeep.core.refusals import SOON, Refusal, otherwise
 from upkeep.core.rolling import stop_rollout
 from upkeep.core.task import Signal
 
@@ -51,7 +51,7 @@ def refusal_at_start(draft: Draft, rollout: Rollout) -> Refusal | None:
     text = f"rollout {rollout.id} was rejected at its lifecycle hook"
     stop_rollout(draft, rollout, RolloutCode.OPERATOR_CANCELLED, text)
     draft.wake_at(draft.now + SOON)
-    return HoldReason.ROLLOUT_CANCELLED, None, f"{text}: restart it, or publish a newer version"
+    return HoldReason.ROLLOUT_CANCELLED, None, f"{text}: restart it, or {otherwise(rollout)}"
 
 
 def let_go(

@@ -270,8 +270,13 @@ class Rollout:
         return self.system is System.OS_IMAGE and self.verb is Verb.REIMAGE
 
     @property
+    def kind(self) -> str:
+        """What its target is, for people."""
+        return "model" if self.is_of_model else "version"
+
+    @property
     def brings(self) -> str:
-        return f"{'model' if self.is_of_model else 'version'} {self.target}"
+        return f"{self.kind} {self.target}"
 
     def on_disk_of(self, machine: Machine) -> str:
         """What the machine has of that which the target names."""
@@ -305,6 +310,7 @@ class Task:
         surge: a new machine is made first, and this one removed after; see surge.py.
         stand_in: that new machine, once it has been named.
         approved: somebody said that this rollout may take the machine; no plan writes it.
+        model, model_before: of the disk that it was given, and of the one that it had.
     """
 
     rollout: RolloutId
@@ -323,6 +329,8 @@ class Task:
     surge: bool = False
     stand_in: MachineId = MachineId("")
     approved: bool = False
+    model: str = ""
+    model_before: str = ""
     detail: str = ""
 
 

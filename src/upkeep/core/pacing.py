@@ -18,7 +18,7 @@ from upkeep.core.draft import Draft
 from upkeep.core.hold import HoldReason
 from upkeep.core.model import Rollout
 from upkeep.core.policy import share_of
-from upkeep.core.refusals import Refusal
+from upkeep.core.refusals import Refusal, otherwise
 
 
 def places(draft: Draft, rollout: Rollout) -> tuple[int, Refusal | None]:
@@ -34,7 +34,7 @@ def places(draft: Draft, rollout: Rollout) -> tuple[int, Refusal | None]:
 def _ceilings(draft: Draft, rollout: Rollout, begun: int) -> Iterator[tuple[int, Refusal]]:
     policy, size, now = rollout.policy, rollout.size, draft.now
     if policy.canary_percent and not rollout.promoted:
-        text = f"promote it: upkeep rollout promote {rollout.id}, or publish a newer version"
+        text = f"promote it: upkeep rollout promote {rollout.id}, or {otherwise(rollout)}"
         yield share_of(policy.canary_percent, size=size), (HoldReason.CANARY, None, text)
     for percent in policy.checkpoints:
         ceiling = share_of(percent, size=size)

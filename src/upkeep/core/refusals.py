@@ -47,6 +47,11 @@ def priority_of(rollout: Rollout) -> Priority:
     return Priority.OTHER
 
 
+def otherwise(rollout: Rollout) -> str:
+    """What a person can do about a rollout beside letting it go on, or starting it again."""
+    return "change the model" if rollout.is_of_model else "publish a newer version"
+
+
 def refusal_for_all(draft: Draft, rollout: Rollout) -> Refusal | None:
     """What stops every start of the rollout at this moment."""
     return refusal_now(draft, rollout) or refusal_by_time(draft, rollout)

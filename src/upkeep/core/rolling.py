@@ -15,6 +15,7 @@ All comparisons are of integers and strict: with 10 machines and 20 %, 2 unhealt
 Source: sheet os-image §2.4; docs/adr/0004, 0005.
 """
 
+from collections import Counter
 from dataclasses import replace
 from datetime import datetime
 
@@ -185,7 +186,8 @@ def _settle_rolling_back(draft: Draft, rollout: Rollout) -> None:
         return
     failed = [t for t in tasks if t.failure is not Failure.NONE]
     if (witness := witness_for(failed)) is not None:
-        text = f"{rollout.evidence} Back on {witness.previous} it is ill too: it is the machine."
+        back = f"Back on {rollout.kind} {witness.previous}"
+        text = f"{rollout.evidence} {back} it is ill too: it is the machine."
         draft.tell(f"rollout {rollout.id}: {rollout.brings} is not to blame. {text}")
         rollout = draft.put_rollout(rollout, guilty=False, evidence=text)
     _end(draft, rollout, RolloutState.FAULTED, rollout.code)
@@ -210,11 +212,27 @@ def _complete_if_done(draft: Draft, rollout: Rollout) -> None:
         # Each may have had a reason of its own; a version that most machines left is not theirs.
         _end(draft, rollout, RolloutState.FAULTED, code)
         return
-    if rollout.is_of_model and done:
-        draft.group = replace(draft.group, baked_model=rollout.target)
-    elif rollout.target and done and (rollout.verb is not Verb.CREATE or not draft.group.baked):
-        draft.group = replace(draft.group, baked=rollout.target)
+    if rollout.target and done:
+        _note_what_baked(draft, rollout)
     _end(draft, rollout, RolloutState.COMPLETED, code)
+
+
+def _note_what_baked(draft: Draft, rollout: Rollout) -> None:
+    """The version and the model that its machines came up well with; for machines made later."""
+    group = draft.group
+    if rollout.is_of_model:
+        draft.group = replace(group, baked_model=rollout.target)
+        return
+    if rollout.verb is not Verb.CREATE or not group.baked:
+        group = replace(group, baked=rollout.target)
+    models = Counter(
+        task.model
+        for task in draft.tasks_of(rollout)
+        if task.state is TaskState.DONE and task.model
+    )
+    if models:
+        group = replace(group, baked_model=min(models, key=lambda name: (-models[name], name)))
+    draft.group = group
 
 
 def _end(draft: Draft, rollout: Rollout, state: RolloutState, code: RolloutCode) -> Rollout:

@@ -192,7 +192,7 @@ def _settle_rolling_back(draft: Draft, rollout: Rollout, task: Task, machine: Ma
     if back and machine.health is Health.HEALTHY:
         draft.move(task, Signal.BACK, healed=True)
         draft.put_machine(machine, worked_at=draft.now)
-        draft.tell(f"{machine.name} is back on {task.previous} and healthy")
+        draft.tell(f"{machine.name} is back on {rollout.kind} {task.previous} and healthy")
         return
     if _waits_for_domain(draft, task, machine):
         return
@@ -201,7 +201,7 @@ def _settle_rolling_back(draft: Draft, rollout: Rollout, task: Task, machine: Ma
         draft.wake_at(deadline)
         return
     draft.move(task, Signal.BACK, healed=False)
-    draft.tell(f"{machine.name} is back on {task.previous} and still {machine.health}")
+    draft.tell(f"{machine.name} is back on {rollout.kind} {task.previous}: {machine.health}")
 
 
 def rollback_verb(rollout: Rollout, machine: Machine, task: Task) -> Verb:
@@ -260,8 +260,8 @@ def send_back(draft: Draft, rollout: Rollout, task: Task, machine: Machine) -> T
     if rollout.is_of_model:
         draft.act(task, verb, version=machine.image, model=task.previous)
     else:
-        draft.act(task, verb, version=task.previous)
-    draft.tell(f"{machine.name} goes back to {task.previous}")
+        draft.act(task, verb, version=task.previous, model=task.model_before)
+    draft.tell(f"{machine.name} goes back to {rollout.kind} {task.previous}")
     return task
 
 

@@ -67,10 +67,11 @@ def begin_stand_in(draft: Draft, rollout: Rollout, task: Task) -> Task:
         previous=old.image,
         clock_from=draft.now,
         stand_in=stand_in.id,
+        model_before=old.model,
     )
     draft.act(task, Verb.CREATE, version=rollout.target, model=draft.model_for(old))
     draft.tell(f"{stand_in.name} is made to stand in for {old.name}")
-    return task
+    return draft.tasks[task.rollout][task.machine]
 
 
 def withdraw_stand_in(draft: Draft, task: Task, detail: str) -> Task:

@@ -48,7 +48,9 @@ def judge_batch(draft: Draft, rollout: Rollout) -> Verdict | None:
     limit = rollout.policy.max_unhealthy_upgraded_percent
     unusable = [t for t in failed if t.failure is Failure.IMAGE_UNUSABLE]
     if unusable:
-        return _verdict(draft, rollout, RolloutCode.IMAGE_UNUSABLE, unusable, guilty=True)
+        # A model is not to blame for the version that its machines run.
+        guilty = not rollout.is_of_model
+        return _verdict(draft, rollout, RolloutCode.IMAGE_UNUSABLE, unusable, guilty=guilty)
     if not failed or not exceeds(len(failed), limit, of=len(touched)):
         return None
     accused = [t for t in failed if speaks_against_version(t)]
@@ -91,7 +93,7 @@ def _verdict(
     names = [draft.machines[t.machine].name for t in failed if t.machine in draft.machines]
     control = _control_group(draft, rollout, failed)
     ill = len(_fallen_ill(draft, control, rollout))
-    evidence = _with_another_model(draft, rollout, failed) + (
+    evidence = _with_another_model(rollout, failed) + (
         f"{len(failed)} failed in batch {rollout.batch} or before ({some_of(names)}): "
         f"{failed[0].detail}. Rolled back and well again: {sum(t.healed for t in failed)}. "
         f"Machines of the same zones without it: {ill} of {len(control)} fell ill."
@@ -99,13 +101,13 @@ def _verdict(
     return Verdict(code=code, guilty=guilty, evidence=evidence)
 
 
-def _with_another_model(draft: Draft, rollout: Rollout, failed: list[Task]) -> str:
+def _with_another_model(rollout: Rollout, failed: list[Task]) -> str:
     """Where a version brought a new model along (mode manual), either may be the cause."""
-    machines = [draft.machines[t.machine] for t in failed if t.machine in draft.machines]
-    both = [m for m in machines if "" != m.model != m.kept_model != ""]
+    came_up = [t for t in failed if t.failure not in (Failure.IMAGE_UNUSABLE, Failure.PLATFORM)]
+    both = [t for t in came_up if t.model and t.model_before and t.model != t.model_before]
     if rollout.is_of_model or not both:
         return ""
-    return f"It may be the model as well, {draft.group.model}, which these got with it. "
+    return f"It may be the model as well, {both[0].model}, which came with it. "
 
 
 def witness_for(failed: list[Task]) -> Task | None:

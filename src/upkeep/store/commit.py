@@ -184,6 +184,8 @@ def _task_row(task: Task) -> dict[str, Any]:
         "healed": int(task.healed),
         "surge": int(task.surge),
         "stand_in": task.stand_in,
+        "model": task.model,
+        "model_before": task.model_before,
         "detail": task.detail,
     }
 

@@ -116,10 +116,6 @@ def change(
 
     The group's budget comes first, as in a commit: see budget_rows.py.
     """
-    if not values.keys().isdisjoint(machine_models.COLUMNS):
-        row = connection.execute(select(t.groups).where(t.groups.c.id == group_id)).one()
-        whole = {name: values.get(name, getattr(row, name)) for name in machine_models.COLUMNS}
-        values = {**values, **machine_models.put(connection, group_id, whole, now=now)}
     if "policy" in values:
         connection.execute(
             update(t.budgets)
@@ -129,6 +125,13 @@ def change(
                 version=t.budgets.c.version + 1,
             )
         )
+    if not values.keys().isdisjoint(machine_models.COLUMNS):
+        # Two changes at once, of the data and of the scripts, are one after the other.
+        row = connection.execute(
+            select(t.groups).where(t.groups.c.id == group_id).with_for_update()
+        ).one()
+        whole = {name: values.get(name, getattr(row, name)) for name in machine_models.COLUMNS}
+        values = {**values, **machine_models.put(connection, group_id, whole, now=now)}
     connection.execute(
         update(t.groups)
         .where(t.groups.c.id == group_id)

@@ -22,8 +22,10 @@ UNNAMED_MAX = 20
 COLUMNS = ("user_data", "scripts")
 
 
-def digest_of(user_data: bytes, scripts: str) -> str:
+def digest_of(user_data: bytes | str, scripts: str) -> str:
     """The name of a model; `scripts` is the column's JSON text, written one way only."""
+    if isinstance(user_data, str):
+        user_data = user_data.encode()  # SQLite gives a column's default back as text.
     lengths = f"{len(user_data)} "
     whole = hashlib.sha256(lengths.encode() + user_data + scripts.encode())
     return whole.hexdigest()[:DIGEST_LENGTH]
@@ -55,20 +57,20 @@ def find(connection: Connection, group_id: str, digest: str) -> Row[Any] | None:
 
 def _forget_unnamed(connection: Connection, group_id: str) -> None:
     c = t.machine_models.c
+    is_open = (t.rollouts.c.group_id == group_id, t.rollouts.c.ended_at.is_(None))
+    of_tasks = select(t.tasks.c.model_before).join(
+        t.rollouts, t.rollouts.c.id == t.tasks.c.rollout_id
+    )
     named = union(
-        *(
-            select(column).where(table.c.group_id == group_id)
-            for table, column in (
-                (t.machines, t.machines.c.model),
-                (t.machines, t.machines.c.kept_model),
-                (t.actions, t.actions.c.model),
-            )
+        select(t.machines.c.model).where(t.machines.c.group_id == group_id),
+        select(t.machines.c.kept_model).where(t.machines.c.group_id == group_id),
+        select(t.actions.c.model).where(
+            t.actions.c.group_id == group_id, t.actions.c.ended_at.is_(None)
         ),
         select(t.groups.c.model).where(t.groups.c.id == group_id),
         select(t.groups.c.baked_model).where(t.groups.c.id == group_id),
-        select(t.tasks.c.previous)
-        .join(t.rollouts, t.rollouts.c.id == t.tasks.c.rollout_id)
-        .where(t.rollouts.c.group_id == group_id, t.rollouts.c.ended_at.is_(None)),
+        select(t.rollouts.c.target).where(*is_open),
+        of_tasks.where(*is_open),
     )
     unnamed = (
         select(c.digest)

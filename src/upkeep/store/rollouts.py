@@ -16,12 +16,13 @@ from sqlalchemy import (
     false,
     func,
     literal,
+    not_,
     select,
     tuple_,
     update,
 )
 
-from upkeep.core.model import System
+from upkeep.core.model import System, Verb
 from upkeep.core.task import TaskState
 from upkeep.store import tables as t
 from upkeep.store.database import to_us
@@ -70,7 +71,8 @@ def read_list(
 
 
 def history(connection: Connection, group_id: str, *, now: datetime) -> list[Row[Any]]:
-    """The open ones and, of each system, the last five that ended within two months."""
+    """The open ones and, of each system, the last five that ended within two months; those of a
+    version and those of a model are counted apart."""
     of_group = t.rollouts.c.group_id == group_id
     open_rows = connection.execute(
         _query()
@@ -78,12 +80,14 @@ def history(connection: Connection, group_id: str, *, now: datetime) -> list[Row
         .order_by(t.rollouts.c.started_at.desc(), t.rollouts.c.id.desc())
     ).all()
     ended: list[Row[Any]] = []
-    for system in System:
+    is_of_model = and_(t.rollouts.c.system == System.OS_IMAGE, t.rollouts.c.verb == Verb.REIMAGE)
+    kinds = [is_of_model, *(and_(t.rollouts.c.system == s, not_(is_of_model)) for s in System)]
+    for kind in kinds:
         ended += connection.execute(
             _query()
             .where(
                 of_group,
-                t.rollouts.c.system == system,
+                kind,
                 t.rollouts.c.ended_at > to_us(now - HISTORY_KEPT),
             )
             .order_by(t.rollouts.c.ended_at.desc(), t.rollouts.c.id.desc())
@@ -133,10 +137,16 @@ def tasks(connection: Connection, rollout_id: str) -> list[Row[Any]]:
 def started_by_call(
     connection: Connection, group_id: str, verb: str, *, since: datetime, machine: str
 ) -> Row[Any] | None:
-    """The rollout that a person's call became: the newest of its verb since the call was made."""
+    """The rollout that a person's call became: the newest of its kind since the call was made.
+
+    A call for a new OS disk may have become a rollout of a version or of the model.
+    """
+    of_kind = and_(t.rollouts.c.system == System.OPERATOR, t.rollouts.c.verb == verb)
+    if verb == Verb.REPLACE_OS_DISK:
+        of_kind = t.rollouts.c.system == System.OS_IMAGE
     query = _query().where(
         t.rollouts.c.group_id == group_id,
-        t.rollouts.c.verb == verb,
+        of_kind,
         t.rollouts.c.started_by == "user",
         t.rollouts.c.started_at >= to_us(since),
     )

@@ -241,6 +241,8 @@ def task_from(row: Row[Any]) -> Task:
         surge=bool(row.surge),
         stand_in=MachineId(row.stand_in),
         approved=bool(row.approved),
+        model=row.model,
+        model_before=row.model_before,
         detail=row.detail,
     )
 

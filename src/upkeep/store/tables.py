@@ -223,6 +223,8 @@ tasks = Table(
     Column("surge", Integer, nullable=False, server_default="0"),
     _text("stand_in"),
     Column("approved", Integer, nullable=False, server_default="0"),
+    _text("model"),
+    _text("model_before"),
     Column("detail", Text, nullable=False, server_default=""),
     PrimaryKeyConstraint("rollout_id", "machine_id"),
     Index("tasks_machine", "machine_id"),

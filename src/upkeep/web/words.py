@@ -129,9 +129,11 @@ def moment(at: datetime, *, today: datetime) -> str:
 def cause(machine: MachineRow, *, today: datetime) -> str:
     """Why a machine is down, as it stands after its name: `being upgraded (batch 2)`."""
     since = moment(machine.health_since, today=today)
-    batch = f" (batch {machine.batch})" if machine.verb is Verb.REPLACE_OS_DISK else ""
+    rolls = machine.verb in (Verb.REPLACE_OS_DISK, Verb.REIMAGE) and machine.target
+    batch = f" (batch {machine.batch})" if rolls else ""
     if machine.task is TaskState.ROLLING_BACK:
-        return f"going back to {machine.previous}{batch}"
+        model = "model " if machine.verb is Verb.REIMAGE else ""
+        return f"going back to {model}{machine.previous}{batch}"
     if machine.task is TaskState.DRAINING:
         return f"being drained{batch}"
     if machine.task is not None and machine.task is not TaskState.BAKING:

@@ -8,12 +8,13 @@ from typing import Any
 
 import httpx
 import pytest
-from sqlalchemy import select, update
+from sqlalchemy import insert, select, update
 from tests.api.agent_by_hand import eventually
-from tests.api.arm.documents import HEALTH, a_set, error, message, profile_of, rests
-from tests.api.arm.sets import with_machines
+from tests.api.arm.documents import a_set, error, message, profile_of, rests
+from tests.api.arm.sets import publish, with_machines
 
 from upkeep.store import tables as t
+from upkeep.store.database import to_us
 
 
 @pytest.fixture
@@ -118,4 +119,46 @@ def test_mode_rolling_needs_application_health(client: httpx.Client, base: str, 
     answer = client.put(place, json=body)
     assert error(answer)[0] == 400
     assert "health" in message(answer)
-    assert HEALTH["name"] == "health"
+
+
+def test_instances_that_need_different_things_are_named_in_two_calls(
+    server: Any, client: httpx.Client, place: str, behind: str
+) -> None:
+    set_automatic = {"automaticOSUpgradePolicy": {"enableAutomaticOSUpgrade": False}}
+    body = {"properties": {"upgradePolicy": set_automatic}}
+    assert client.patch(place, json=body).status_code == 200
+    server.write(
+        lambda c: c.execute(update(t.machines).where(t.machines.c.id == "m_0").values(image="0.9"))
+    )
+    publish(client, "1.0.0")
+    mixed = client.post(f"{place}/manualupgrade", json={"instanceIds": ["*"]})
+    assert error(mixed)[0] == 409
+    assert "web-0 need version 1.0.0, web-1, web-2 only the set's new model" in message(mixed)
+    begun = client.post(f"{place}/manualupgrade", json={"instanceIds": ["0"]})
+    assert begun.status_code == 202
+    assert open_rolls(server) == [("replace_os_disk", "1.0.0")]
+
+
+def test_upgrades_to_versions_are_not_crowded_out_of_the_history(
+    server: Any, client: httpx.Client, made: dict[str, Any], place: str
+) -> None:
+    def ended(number: int, verb: str, target: str) -> dict[str, Any]:
+        return {
+            "id": f"ro_past_{number}",
+            "group_id": made["properties"]["uniqueId"],
+            "system": "os_image",
+            "verb": verb,
+            "target": target,
+            "state": "completed",
+            "started_by": "platform",
+            "started_at": now + number,
+            "ended_at": now + number,
+        }
+
+    now = to_us(server.clock.now())
+    past = [ended(n, "reimage", f"model{n}") for n in range(1, 8)]
+    past.insert(0, ended(0, "replace_os_disk", "1.0.0"))
+    server.write(lambda c: c.execute(insert(t.rollouts), past))
+    history = client.get(f"{place}/osUpgradeHistory").json()["value"]
+    versions = [each["properties"]["targetImageReference"]["exactVersion"] for each in history]
+    assert versions == ["1.0.0"]

@@ -16,10 +16,11 @@ from upkeep.api.arm.route import ArmReply, ArmRequest, Changed, look
 from upkeep.api.arm.scale_sets import image_reference, rolling_policy
 from upkeep.api.arm.scopes import find_set, set_id
 from upkeep.api.calls import ask
-from upkeep.api.problems import InputError, ProblemKind, invalid, not_found
+from upkeep.api.problems import InputError, ProblemKind, conflict, invalid, not_found
 from upkeep.api.rollouts import approve as approve_machines
 from upkeep.core.model import OPEN_STATES, RolloutCode, RolloutState, StartedBy, System, Verb
 from upkeep.core.task import TaskState
+from upkeep.core.verdict import some_of
 from upkeep.core.version import is_older
 from upkeep.store import rollouts, story
 from upkeep.store.database import from_us
@@ -94,10 +95,15 @@ async def upgrade_instances(request: ArmRequest) -> ArmReply:
         row = find_set(connection, request)
         target = newest(connection, row)
         chosen = named_instances(connection, row, wanted)
-        behind = [m.id for m in chosen if target and m.image and is_older(m.image, target)]
-        # Who is behind in both gets both: a person's roll goes to the version first.
-        of_model = [m.id for m in chosen if m.model not in ("", row.model)]
-        return row.id, behind or of_model
+        behind = [m for m in chosen if target and m.image and is_older(m.image, target)]
+        of_model = [m for m in chosen if m.model not in ("", row.model) and m not in behind]
+        if behind and of_model:
+            versions, models = (some_of([m.name for m in ms]) for ms in (behind, of_model))
+            raise conflict(
+                f"{versions} need version {target}, {models} only the set's new model: name them in"
+                " two calls, one roll goes at a time"
+            )
+        return row.id, [machine.id for machine in behind or of_model]
 
     group, chosen = await look(request, find)
     if not chosen:

@@ -130,7 +130,6 @@ def scale_set(
             "timeCreated": from_us(row.created_at).isoformat(),
             "platformFaultDomainCount": row.fault_domains,
             "upgradePolicy": {
-                # Kept and shown; a changed model reaches a machine with its next OS disk.
                 "mode": row.upgrade_mode.capitalize(),
                 "rollingUpgradePolicy": rolling_policy(policy),
                 "automaticOSUpgradePolicy": {

@@ -15,7 +15,6 @@ A rollout to a new version goes first, and takes over between two batches.
 from upkeep.core.draft import Draft
 from upkeep.core.hold import HoldReason
 from upkeep.core.model import (
-    Health,
     Machine,
     StartedBy,
     System,
@@ -39,7 +38,7 @@ def propose(draft: Draft) -> None:
         os_image.hold_all(draft, behind, refusal)
     elif behind:
         candidates = [m for m in behind if os_image.why_not_machine(m) is None]
-        if any(m.health is not Health.UNKNOWN for m in candidates):
+        if any(os_image.may_begin_with(m) for m in candidates):
             _begin(draft, candidates, StartedBy.PLATFORM)
         os_image.explain(draft, behind)
 
@@ -52,7 +51,7 @@ def start_by_hand(draft: Draft, call: OperatorCall) -> str:
         refusal = f"no unprotected machine has another model than {draft.group.model}"
     else:
         refusal = os_image.start_by_hand(draft, call)
-        if not refusal or call.target:
+        if not refusal or call.target or os_image.needs_a_version(draft, call):
             return refusal
     if draft.open_rollouts(System.OS_IMAGE):
         return os_image.ONE_AT_A_TIME
@@ -72,10 +71,13 @@ def _behind(draft: Draft) -> list[Machine]:
 
 def _why_not(draft: Draft, model: str) -> Refusal | None:
     """Why no rollout of the model begins by itself in this group."""
-    if draft.group.upgrade_mode is UpgradeMode.MANUAL:
-        text = "start a rollout by hand, or set the group's upgrade mode to rolling"
-        return HoldReason.MODEL_BY_HAND, None, text
-    return os_image.why_not_again(draft, model, HoldReason.MODEL_BAD, "change the model")
+    refusal = os_image.why_not_again(draft, model, HoldReason.MODEL_BAD)
+    if draft.group.upgrade_mode is not UpgradeMode.MANUAL:
+        return refusal
+    if refusal is not None and refusal[0] is HoldReason.MODEL_BAD:
+        return refusal
+    text = "start a rollout by hand, or set the group's upgrade mode to rolling"
+    return HoldReason.MODEL_BY_HAND, None, text
 
 
 def _begin(

@@ -35,7 +35,7 @@ from upkeep.core.model import (
 )
 from upkeep.core.policy import platform_policy, policy_by_hand
 from upkeep.core.recurrence import RecurrenceError, Schedule, parse_recurrence
-from upkeep.core.refusals import UNREACHABLE, Refusal, refusal_by_owner
+from upkeep.core.refusals import UNREACHABLE, Refusal, otherwise, refusal_by_owner
 from upkeep.core.rolling import open_batch, still_on_target, stop_rollout
 from upkeep.core.snapshot import OperatorCall
 from upkeep.core.task import TERMINAL, TaskState
@@ -139,14 +139,14 @@ def _check_still_wanted(draft: Draft, rollout: Rollout, steps: Mapping[str, list
         text = f"version {rollout.target} was excluded"
         stop_rollout(draft, rollout, RolloutCode.IMAGE_EXCLUDED, text)
         return
-    if rollout.started_by is not StartedBy.PLATFORM:
-        return
     if rollout.is_of_model and rollout.target != draft.group.model:
         text = f"the group's model is {draft.group.model} now"
         stop_rollout(draft, rollout, RolloutCode.SUPERSEDED, text)
         return
+    if rollout.started_by is not StartedBy.PLATFORM:
+        return
     for version, machines in steps.items():
-        waits = any(draft.is_held(rollout, machine.id) for machine in machines)
+        waits = any(draft.is_held(rollout, m.id) and may_begin_with(m) for m in machines)
         if version != rollout.target and waits and _why_not(draft, version) is None:
             text = f"version {version} is newer than {rollout.target}"
             if rollout.is_of_model:
@@ -166,7 +166,7 @@ def _begin_or_explain(draft: Draft, steps: Mapping[str, list[Machine]]) -> None:
             continue
         candidates = [m for m in machines if (why_not_machine(m)) is None]
         is_free = not draft.open_rollouts(System.OS_IMAGE)
-        if is_free and any(m.health is not Health.UNKNOWN for m in candidates):
+        if is_free and any(may_begin_with(m) for m in candidates):
             begin(draft, version, candidates, StartedBy.PLATFORM)
         explain(draft, machines)
 
@@ -185,25 +185,24 @@ def _why_not(draft: Draft, target: str) -> Refusal | None:
     if not any(v.version == target and is_usable(v) for v in draft.snapshot.versions):
         text = f"version {target}, through which it must go, is replicated to this region"
         return HoldReason.FLOOR, None, text
-    return why_not_again(draft, target, HoldReason.VERSION_BAD, "publish a newer version")
+    return why_not_again(draft, target, HoldReason.VERSION_BAD)
 
 
-def why_not_again(draft: Draft, target: str, bad: HoldReason, otherwise: str) -> Refusal | None:
+def why_not_again(draft: Draft, target: str, bad: HoldReason) -> Refusal | None:
     """Why its earlier attempts keep a target from being tried by itself.
 
     Args:
         bad: the reason if it was found guilty.
-        otherwise: what a person can do beside restarting the rollout.
     """
     attempts = [r for r in draft.ended_rollouts() if r.target == target and _was_attempt(r)]
     if not attempts:
         return None
     newest = max(attempts, key=lambda r: (r.ended_at or r.started_at, r.id))
     if any(r.guilty for r in attempts):
-        text = f"{otherwise}, or restart the rollout to {target}: {newest.evidence}"
+        text = f"{otherwise(newest)}, or restart the rollout of {newest.brings}: {newest.evidence}"
         return bad, None, text
     if newest.code is RolloutCode.OPERATOR_CANCELLED:
-        text = f"its rollout {newest.id} was cancelled: restart it, or {otherwise}"
+        text = f"its rollout {newest.id} was cancelled: restart it, or {otherwise(newest)}"
         return HoldReason.ROLLOUT_CANCELLED, None, text
     if len(attempts) > len(RETRY_AFTER):
         text = f"{len(attempts)} attempts stopped; put the cause right and restart the rollout"
@@ -231,6 +230,11 @@ def why_not_machine(machine: Machine) -> Refusal | None:
         text = "its application stops asking to be skipped"
         return HoldReason.SKIP_REQUESTED, None, text
     return refusal
+
+
+def may_begin_with(machine: Machine) -> bool:
+    """Whether a rollout begins for this machine's sake; one that is there takes others as well."""
+    return machine.health is not Health.UNKNOWN and why_not_machine(machine) is None
 
 
 def begin(
@@ -285,6 +289,12 @@ def start_by_hand(draft: Draft, call: OperatorCall) -> str:
         return f"no unprotected machine is older than {target}"
     begin(draft, target, candidates, StartedBy.USER, named=bool(wanted), force=call.force)
     return ""
+
+
+def needs_a_version(draft: Draft, call: OperatorCall) -> bool:
+    """Whether a machine that a person means should get another version."""
+    wanted = set(call.machines)
+    return any(wanted_of(machines, wanted) for machines in next_steps(draft).values())
 
 
 def _next_for(draft: Draft, wanted: set[MachineId]) -> str | None:
@@ -360,17 +370,13 @@ def _why_it_ended(rollout: Rollout, task: Task, machine: Machine) -> Refusal | N
         text = f"its own failure is looked into, or the next rollout: {task.detail}"
         return HoldReason.FAILED_HERE, None, text
     if task.state is TaskState.CANCELLED and rollout.state is RolloutState.CANCELLING:
-        return HoldReason.CANCELLING, None, f"restart the rollout, or {_otherwise(rollout)}"
+        return HoldReason.CANCELLING, None, f"restart the rollout, or {otherwise(rollout)}"
     if task.state is TaskState.CANCELLED and rollout.state is RolloutState.ROLLING_BACK:
-        text = f"{_otherwise(rollout)}, or restart the rollout"
+        text = f"{otherwise(rollout)}, or restart the rollout"
         return HoldReason.HALTED, None, text
     if task.state is TaskState.SKIPPED and task.detail == REJECTED:
         return LEFT_OUT
     return None
-
-
-def _otherwise(rollout: Rollout) -> str:
-    return "change the model" if rollout.is_of_model else "publish a newer version"
 
 
 def _hold(machine: Machine, refusal: Refusal) -> Hold:

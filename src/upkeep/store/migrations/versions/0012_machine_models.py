@@ -18,6 +18,7 @@ def upgrade() -> None:
         ("groups", (_text("model"), _text("baked_model"), _text("upgrade_mode", "manual"))),
         ("machines", (_text("model"), _text("kept_model"))),
         ("actions", (_text("model"),)),
+        ("tasks", (_text("model"), _text("model_before"))),
     ):
         for column in columns:
             op.add_column(table, column)
@@ -40,8 +41,8 @@ def upgrade() -> None:
         sa.select(groups.c.id, groups.c.user_data, groups.c.scripts, groups.c.created_at)
     ).all()
     for group in known:
-        user_data = _bytes(group.user_data)
-        digest = digest_of(user_data, group.scripts)
+        digest = digest_of(group.user_data, group.scripts)
+        user_data = group.user_data or b""
         connection.execute(
             models.insert().values(
                 group_id=group.id,
@@ -54,8 +55,3 @@ def upgrade() -> None:
         connection.execute(
             groups.update().where(groups.c.id == group.id).values(model=digest, baked_model=digest)
         )
-
-
-def _bytes(value: object) -> bytes:
-    """SQLite gives the column's default back as text."""
-    return value.encode() if isinstance(value, str) else bytes(value)  # type: ignore[call-overload]
