@@ -316,6 +316,21 @@ def test_a_version_is_usable_where_groups_are_or_where_it_is_asked_for(
     assert more.json()["versions"][0]["regions"] == ["eu-1", "us-1"]
 
 
+def test_a_groups_image_is_not_changed_while_a_rollout_of_it_runs(
+    server: Any, admin: httpx.Client
+) -> None:
+    with_machines(server, admin)
+    assert admin.post("/v1/images", json={"name": "other"}).status_code == 201
+    publish(admin, "1.0.1")
+    eventually(lambda: admin.get("/v1/groups/web").json()["rollout"] is not None)
+    refused = admin.patch("/v1/groups/web", json={"image": "other"})
+    assert refused.status_code == 409
+    assert "cancel it" in refused.json()["detail"]
+    assert group_row(server).image_name == "web"
+    server.write(lambda c: c.execute(update(t.rollouts).values(state="cancelled", ended_at=1)))
+    assert admin.patch("/v1/groups/web", json={"image": "other"}).status_code == 200
+
+
 def test_an_image_that_is_too_large_leaves_nothing(server: Any, admin: httpx.Client) -> None:
     answer = publish(admin, content=b"x" * (5 * 1024 * 1024))
     assert (answer.status_code, answer.json()["kind"]) == (413, "too_large")

@@ -42,7 +42,7 @@ from upkeep.core.model import (
 )
 from upkeep.core.plan import plan_group
 from upkeep.core.policy import RollingPolicy
-from upkeep.core.snapshot import Action, Domain, Interval, OperatorCall, Plan, Snapshot
+from upkeep.core.snapshot import Action, Domain, Interval, OperatorCall, Plan, Snapshot, remembered
 from upkeep.core.task import IN_HAND, TaskState
 from upkeep.core.version import ImageVersion
 
@@ -124,6 +124,7 @@ class Story:
         self.answers: dict[str, str] = {}
         self.windows: tuple[Interval, ...] | None = None
         self.blackouts: tuple[Interval, ...] = ()
+        self.awake_since: datetime | None = None
         self.clock_stepped = False
         self.alarms: dict[str, Alarm] = {}
         self.now = START
@@ -288,7 +289,7 @@ class Story:
             machines=tuple(self.machines[key] for key in sorted(self.machines)),
             versions=tuple(self.versions[key] for key in sorted(self.versions)),
             rollouts=tuple(r for _, r in sorted(self.rollouts.items()) if r.state in OPEN_STATES),
-            past=tuple(self.rollouts[key] for key in reversed(self.ended)),
+            past=tuple(remembered(self.rollouts[key] for key in reversed(self.ended))),
             tasks=tuple(sorted(self.open_tasks(), key=lambda t: (t.rollout, t.machine))),
             hook_events=tuple(
                 event
@@ -303,6 +304,7 @@ class Story:
             domains=self._domains(),
             windows=self.windows,
             blackouts=self.blackouts,
+            awake_since=self.awake_since,
             clock_stepped=self.clock_stepped,
         )
 
@@ -366,7 +368,7 @@ class Story:
         if machine is None:
             return
         if not kind and action.verb not in (Verb.STOP, Verb.DELETE):
-            self.change(machine.id, boots=machine.boots + 1)
+            self.change(machine.id, boots=machine.boots + 1, powered_off=False)
             disk = (action.version, action.model)
             if action.verb is Verb.SWITCH_BACK:
                 disk = (machine.kept, machine.kept_model)

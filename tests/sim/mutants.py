@@ -90,8 +90,8 @@ MUTANTS = (
     _mutant(
         "a model that was found guilty is brought along by a new version",
         "core/draft.py",
-        "        return baked if wanted in guilty else wanted\n",
-        "        return wanted\n",
+        "        if wanted not in guilty:\n",
+        "        if wanted not in guilty or machine.model:\n",
     ),
     _mutant(
         "a machine goes back to the group's model and not to its own",
@@ -102,14 +102,14 @@ MUTANTS = (
     _mutant(
         "a changed model rolls by itself though a person wants to do that by hand",
         "core/systems/machine_model.py",
-        "    if draft.group.upgrade_mode is UpgradeMode.MANUAL:\n",
-        "    if draft.group.upgrade_mode is UpgradeMode.MANUAL and draft.group.paused:\n",
+        "    if draft.group.upgrade_mode is not UpgradeMode.MANUAL:\n",
+        "    if draft.group.upgrade_mode is not UpgradeMode.MANUAL or not draft.group.paused:\n",
     ),
     _mutant(
         "a new model is given to machines by the way",
         "core/draft.py",
-        "        elif machine.model:\n            wanted = machine.model\n",
-        "        elif machine.model:\n            wanted = model\n",
+        "        wanted = machine.model or baked\n",
+        "        wanted = model\n",
     ),
     _mutant(
         "a batch begins while nobody knows whether an alarm fires",
@@ -295,8 +295,9 @@ MUTANTS = (
     _mutant(
         "a machine goes back to the last version that baked, not to its own",
         "core/settle.py",
-        "    draft.act(task, verb, version=task.previous)\n",
-        "    draft.act(task, verb, version=draft.group.baked or task.previous)\n",
+        "        draft.act(task, verb, version=task.previous, model=task.model_before)\n",
+        "        back = draft.group.baked or task.previous\n"
+        "        draft.act(task, verb, version=back, model=task.model_before)\n",
     ),
     _mutant(
         "a batch crosses zones",

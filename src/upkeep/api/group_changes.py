@@ -26,7 +26,7 @@ from upkeep.core.policy import RollingPolicy
 from upkeep.core.snapshot import OperatorCall
 from upkeep.core.systems.repairs import grace_errors
 from upkeep.ports import AGENT_ONLY
-from upkeep.store import calls, groups, images, story
+from upkeep.store import calls, groups, images, rollouts, story
 from upkeep.store.database import to_us
 from upkeep.store.policies import policy_from_json, policy_to_json
 
@@ -137,6 +137,11 @@ def change(
     if row.delete_requested_at is not None:
         raise conflict(f"the group {row.name!r} is being deleted")
     values = _changed_values(connection, row, data)
+    if "image_name" in values and rollouts.open_os_image(connection, [row.id]):
+        raise conflict(
+            f"a rollout of image {row.image_name!r} is running in the group: cancel it and wait"
+            " for its end, then change the image"
+        )
     if values:
         groups.change(connection, row.id, values, now=now)
         words = ", ".join(sorted(values))

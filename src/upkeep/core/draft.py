@@ -141,6 +141,11 @@ class Draft:
         task = self.in_hand.get(machine.id)
         return task is not None and task.state in IN_HAND
 
+    def seen_from(self, moment: datetime) -> datetime:
+        """From when a wait for what machines show counts: while the server was away nobody looked,
+        and what it finds at its first look is older than it knows."""
+        return max(moment, self.snapshot.awake_since or moment)
+
     def lost_domain_of(self, machine: Machine) -> LostDomain | None:
         for lost in self.lost:
             if (lost.kind, lost.name) in domain_names(machine):

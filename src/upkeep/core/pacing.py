@@ -19,11 +19,17 @@ from upkeep.core.hold import HoldReason
 from upkeep.core.model import Rollout
 from upkeep.core.policy import share_of
 from upkeep.core.refusals import Refusal, otherwise
+from upkeep.core.task import TaskState
 
 
 def places(draft: Draft, rollout: Rollout) -> tuple[int, Refusal | None]:
     """How many more may begin now, and if that is none, why and until when."""
-    begun = sum(1 for task in draft.tasks_of(rollout) if task.batch > 0)
+    # Who was dropped or left before it had the version shows nothing, and gives its place back.
+    begun = sum(
+        1
+        for task in draft.tasks_of(rollout)
+        if task.batch > 0 and task.state is not TaskState.CANCELLED
+    )
     lowest, why = len(draft.tasks_of(rollout)), None
     for ceiling, refusal in _ceilings(draft, rollout, begun):
         if ceiling < lowest:

@@ -24,12 +24,14 @@ from upkeep.core.alarm_gate import alarm_against
 from upkeep.core.draft import Draft, subject_of
 from upkeep.core.model import (
     Failure,
+    GroupKind,
     Health,
     Lifecycle,
     Machine,
     Rollout,
     RolloutCode,
     RolloutState,
+    System,
     Task,
     Verb,
 )
@@ -137,7 +139,16 @@ def _begin_cancel(draft: Draft, rollout: Rollout) -> Rollout:
 
 
 def drop(draft: Draft, task: Task, detail: str) -> None:
+    """Work that has not begun is not done, and what was written down for it is undone."""
     draft.move(task, Signal.CANCEL, detail=detail)
+    rollout = draft.rollouts[task.rollout]
+    machine = draft.machines.get(task.machine)
+    if rollout.verb is Verb.CREATE and machine is not None:
+        draft.put_machine(machine, lifecycle=Lifecycle.DELETING)
+    makes_its_own = draft.group.kind is GroupKind.SCALE_SET
+    if rollout.system is System.OPERATOR and rollout.verb is Verb.DELETE and makes_its_own:
+        # The call had made the group smaller by this machine: another would go in its place.
+        draft.group = replace(draft.group, capacity=draft.group.capacity + 1)
     if task.state is not TaskState.HELD:
         # Announced and not begun: nothing was taken down, so its places are free again.  The
         # claims on the machine of a held task, if any, are those of other work.

@@ -24,8 +24,9 @@ from upkeep.core.model import (
     Verb,
 )
 from upkeep.core.refusals import SOON
+from upkeep.core.rolling import drop
 from upkeep.core.systems.os_image import version_for_new_machine
-from upkeep.core.task import TERMINAL, Signal, TaskState
+from upkeep.core.task import TERMINAL, TaskState
 
 # After machines that could not be made or removed: how long until the next try, doubled each
 # time up to the last.
@@ -44,20 +45,21 @@ def propose(draft: Draft) -> None:
     live = [
         m for m in draft.machines.values() if m.lifecycle not in _GONE and m.id not in not_counted
     ]
+    # The kinds of work do not wait for one another: a removal may be waiting for the very place
+    # that a machine takes which only has to be started.
+    if (off := _switched_off(draft, live)) and _may_try(draft, Verb.START):
+        _begin(draft, Verb.START, off, target="")
     surplus = max(0, len(live) - group.capacity)
-    _keep_who_is_wanted_again(draft, surplus)
-    if draft.open_rollouts(System.SCALE):
-        return
-    if surplus and _may_try(draft, Verb.DELETE):
-        _begin(draft, Verb.DELETE, _surplus(live, surplus), target="")
-    elif len(live) < group.capacity and _may_try(draft, Verb.CREATE):
+    chosen = _keep_who_is_wanted_again(draft, surplus)
+    if surplus > len(chosen) and _may_try(draft, Verb.DELETE):
+        others = [m for m in live if m.id not in chosen]
+        _begin(draft, Verb.DELETE, _surplus(others, surplus - len(chosen)), target="")
+    elif len(live) < group.capacity and not _is_making(draft) and _may_try(draft, Verb.CREATE):
         version = version_for_new_machine(draft)
         if version is None:
             return  # Nothing to make machines from; the group's page says so.
         made = _make(draft, live, group.capacity - len(live))
         _begin(draft, Verb.CREATE, made, target=version)
-    elif (off := _switched_off(draft, live)) and _may_try(draft, Verb.START):
-        _begin(draft, Verb.START, off, target="")
 
 
 def _leaving(draft: Draft) -> list[Machine]:
@@ -82,31 +84,57 @@ def _open_tasks(draft: Draft, system: System) -> list[Task]:
     ]
 
 
-def _keep_who_is_wanted_again(draft: Draft, surplus: int) -> None:
-    """Removals that still wait (for a budget, say) are dropped when the capacity was raised, or
-    when somebody has protected the machine since: another goes in its place."""
-    waiting = [
+def _keep_who_is_wanted_again(draft: Draft, surplus: int) -> set[MachineId]:
+    """Removals that have not begun (they wait for a budget, or their notice runs) are dropped when
+    the capacity was raised, or when somebody has protected the machine since: another goes in its
+    place.  Answers who is still on the way out."""
+    going = [
         task
         for task in _open_tasks(draft, System.SCALE)
         if draft.rollouts[task.rollout].verb is Verb.DELETE
-        and task.state is TaskState.HELD
         and draft.machines[task.machine].lifecycle is Lifecycle.PRESENT
     ]
+    begun = [task for task in going if task.state not in _NOT_BEGUN]
+    waiting = [task for task in going if task.state in _NOT_BEGUN]
     spared = [task for task in waiting if _is_spared(draft.machines[task.machine])]
     for task in spared:
-        draft.move(task, Signal.CANCEL, detail="it is protected now")
+        drop(draft, task, "it is protected now")
+    # Who has been announced, or is drained already, goes before the others.
+    waiting = [task for task in waiting if task not in spared]
+    waiting.sort(key=lambda task: task.state is TaskState.HELD)
+    places = max(0, surplus - len(begun))
+    for task in waiting[places:]:
+        drop(draft, task, "the capacity has room for it again")
+    if spared or waiting[places:]:
         draft.wake_at(draft.now + SOON)
-    for task in [task for task in waiting if task not in spared][surplus:]:
-        draft.move(task, Signal.CANCEL, detail="the capacity has room for it again")
-        draft.wake_at(draft.now + SOON)
+    return {task.machine for task in (*begun, *waiting[:places])}
+
+
+_NOT_BEGUN = frozenset({TaskState.HELD, TaskState.ANNOUNCED, TaskState.DRAINING})
+
+
+def _is_making(draft: Draft) -> bool:
+    """Machines are being made; those that are there and bake are made."""
+    return any(
+        draft.rollouts[task.rollout].verb is Verb.CREATE and task.state is not TaskState.BAKING
+        for task in _open_tasks(draft, System.SCALE)
+    )
 
 
 def _switched_off(draft: Draft, live: list[Machine]) -> list[Machine]:
     """Machines that should run and are off: their host lost power, or they ended by themselves."""
+    asked = {
+        task.machine
+        for task in _open_tasks(draft, System.SCALE)
+        if draft.rollouts[task.rollout].verb is Verb.START
+    }
     off = [
         m
         for m in live
-        if m.powered_off and m.lifecycle is Lifecycle.PRESENT and m.id not in draft.in_hand
+        if m.powered_off
+        and m.lifecycle is Lifecycle.PRESENT
+        and m.id not in draft.in_hand
+        and m.id not in asked
     ]
     return sorted(off, key=lambda m: m.id)
 
@@ -119,7 +147,13 @@ def _called_away(draft: Draft) -> set[MachineId]:
 
 def _standing_in(draft: Draft) -> set[MachineId]:
     """New machines of a surge that have not replaced theirs yet: both are there for a while."""
-    return {task.stand_in for task in _open_tasks(draft, System.OS_IMAGE) if task.stand_in}
+    waiting = {task.stand_in for task in _open_tasks(draft, System.OS_IMAGE) if task.stand_in}
+    return {m.id for m in draft.machines.values() if m.id in waiting and _is_new(m)}
+
+
+def _is_new(machine: Machine) -> bool:
+    """It has not joined the group; one that has may be on its way back from a guilty version."""
+    return machine.lifecycle is Lifecycle.CREATING
 
 
 def _may_try(draft: Draft, verb: Verb) -> bool:

@@ -9,6 +9,7 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import assert_never
 
+from upkeep.core.alarm_gate import alarm_against
 from upkeep.core.blame import ILL_AFTER
 from upkeep.core.budget import is_down
 from upkeep.core.draft import Draft, action_key, subject_of
@@ -24,11 +25,14 @@ from upkeep.core.model import (
     Task,
     Verb,
 )
-from upkeep.core.surge import give_up_stand_in, take_over
+from upkeep.core.refusals import refusal_by_owner
+from upkeep.core.surge import give_up_stand_in, take_over, withdraw_stand_in
 from upkeep.core.task import TERMINAL, Signal, TaskState
 
 # Kinds of driver error that condemn the image itself rather than the hypervisor.
 IMAGE_ERRORS = frozenset({"bad_image"})
+# No budget counts a machine that has left, whether or not it could be removed yet.
+_LEFT = frozenset({Lifecycle.DELETED, Lifecycle.DELETING, Lifecycle.STOPPED})
 ROLLBACK_VERBS = (Verb.SWITCH_BACK, Verb.REPLACE_OS_DISK, Verb.REIMAGE)
 
 
@@ -133,7 +137,7 @@ def _settle_verifying(draft: Draft, rollout: Rollout, task: Task, machine: Machi
         return
     if _waits_for_domain(draft, task, machine):
         return
-    deadline = task.clock_from + rollout.policy.health_wait
+    deadline = draft.seen_from(task.clock_from) + rollout.policy.health_wait
     if draft.now < deadline:
         draft.wake_at(deadline)
         return
@@ -155,11 +159,15 @@ def _settle_baking(draft: Draft, rollout: Rollout, task: Task, machine: Machine)
     if machine.health is not Health.HEALTHY and _waits_for_domain(draft, task, machine):
         return
     bake_time = rollout.policy.bake_time if rollout.target else timedelta(0)
-    begun = max(task.state_since, task.clock_from)
+    begun = draft.seen_from(max(task.state_since, task.clock_from))
     deadline = begun + 2 * bake_time + rollout.policy.health_wait
     match machine.health:
         case Health.HEALTHY:
             due = max(task.state_since, machine.health_since) + bake_time
+            if draft.seen_from(task.state_since) > task.state_since:
+                # It baked on while nobody looked; what it is now is seen within its health wait.
+                look = min(bake_time, rollout.policy.health_wait)
+                due = max(due, draft.seen_from(task.state_since) + look)
         case Health.UNHEALTHY | Health.UNKNOWN:
             due = min(machine.health_since + ILL_AFTER, deadline)
         case Health.INITIALIZING:
@@ -169,12 +177,24 @@ def _settle_baking(draft: Draft, rollout: Rollout, task: Task, machine: Machine)
     if draft.now < due:
         draft.wake_at(due)
     elif machine.health is Health.HEALTHY:
+        if task.stand_in and (detail := _why_not_take_over(draft, rollout, task)):
+            withdraw_stand_in(draft, task, detail)
+            return
         draft.move(task, Signal.BAKED)
         if task.stand_in:
             take_over(draft, task)
     else:
         text = f"{machine.health} {draft.now - task.state_since} after it was first healthy"
         fail(draft, rollout, task, machine, Failure.UNHEALTHY_IN_BAKE, text)
+
+
+def _why_not_take_over(draft: Draft, rollout: Rollout, task: Task) -> str:
+    """Why a stand-in that is well goes all the same; empty if it joins the group."""
+    if alarm_against(draft, rollout) is not None:
+        return "an alarm fired"
+    old = draft.machines.get(task.machine)
+    spared = refusal_by_owner(old) if old is not None else None
+    return "" if spared is None else f"the machine it stands in for is {spared[0]}"
 
 
 def _settle_rolling_back(draft: Draft, rollout: Rollout, task: Task, machine: Machine) -> None:
@@ -196,7 +216,8 @@ def _settle_rolling_back(draft: Draft, rollout: Rollout, task: Task, machine: Ma
         return
     if _waits_for_domain(draft, task, machine):
         return
-    deadline = max(outcome.at, task.clock_from) + rollout.policy.health_wait
+    waits_from = draft.seen_from(max(outcome.at, task.clock_from))
+    deadline = waits_from + rollout.policy.health_wait
     if draft.now < deadline:
         draft.wake_at(deadline)
         return
@@ -266,13 +287,13 @@ def send_back(draft: Draft, rollout: Rollout, task: Task, machine: Machine) -> T
 
 
 def _release_claims(draft: Draft) -> None:
-    """A claim ends when its machine is seen healthy again, on whatever version, or is gone.
+    """A claim ends when its machine is seen healthy again, on whatever version, or has left.
 
     While a task is in hand its claim stays, healthy or not: the action may start any moment.
     """
     for machine_id in sorted(draft.claims_of):
         machine = draft.machines.get(machine_id)
-        gone = machine is None or machine.lifecycle in (Lifecycle.DELETED, Lifecycle.STOPPED)
+        gone = machine is None or machine.lifecycle in _LEFT
         task = draft.in_hand.get(machine_id)
         if not gone and task is not None and task.state is not TaskState.BAKING:
             continue

@@ -37,6 +37,7 @@ REMEMBERED: Mapping[PastKind, int] = {
     (System.OS_IMAGE, Verb.REIMAGE, False): 200,
     (System.SCALE, Verb.CREATE, None): 20,
     (System.SCALE, Verb.DELETE, None): 20,
+    (System.SCALE, Verb.START, None): 20,
     (System.REPAIR, Verb.RESTART, None): 20,
     (System.REPAIR, Verb.REIMAGE, None): 20,
 }
@@ -111,6 +112,7 @@ class Snapshot:
         hook_events: what the open rollouts have asked at their lifecycle hooks, in order.
         outcomes: of the actions that the tasks of open rollouts wait for, by key.
         windows: occurrences in which disruptive work may start; empty means always.
+        awake_since: nobody has looked at the machines for a while before; None: long ago.
         clock_stepped: the wall clock disagrees with the engine's by more than 30 s.
     """
 
@@ -129,6 +131,7 @@ class Snapshot:
     domains: tuple[Domain, ...] = ()
     windows: tuple[Interval, ...] | None = None
     blackouts: tuple[Interval, ...] = ()
+    awake_since: datetime | None = None
     clock_stepped: bool = False
 
 

@@ -32,6 +32,7 @@ class EngineClock:
         # threads read it while another accepts a step.
         self._origin = (max(wall, mark), clock.monotonic())
         self._marked = self._origin[0]
+        self._awake_since = self._origin[0]
         # The difference that has been accepted: zero, or what an operator agreed to.
         self._accepted = timedelta(0)
 
@@ -54,6 +55,11 @@ class EngineClock:
         base, base_monotonic = self._origin
         return base + timedelta(seconds=self._clock.monotonic() - base_monotonic)
 
+    @property
+    def awake_since(self) -> datetime:
+        """Since when this process can have seen anything: it began, or its time was put forward."""
+        return self._awake_since
+
     def stepped(self) -> timedelta | None:
         """By how much the wall clock differs from what was accepted; None within 30 s."""
         difference = self._clock.now() - self.peek() - self._accepted
@@ -69,6 +75,7 @@ class EngineClock:
         if wall > now:
             self._origin = (wall, self._clock.monotonic())
             self._accepted = timedelta(0)
+            self._awake_since = wall
             self._marked = self._store.raise_clock_mark(wall)
         else:
             self._accepted = wall - now

@@ -11,6 +11,7 @@ others.  A store that is away is no mistake: whoever drives the loop waits for i
 
 import traceback
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 from upkeep.core.model import GroupId
@@ -83,6 +84,7 @@ class Engine:
             if found is None:
                 return False
             snapshot, read = found
+            snapshot = replace(snapshot, awake_since=self._clock.awake_since)
             plan = plan_group(snapshot, now=now)
         except OUR_MISTAKES:
             self._store.park_group(group, trace=traceback.format_exc(), until=now + PARKED_FOR)

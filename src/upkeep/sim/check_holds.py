@@ -51,8 +51,6 @@ class HoldChecker(BlindChecker):
     def _all_explained(self, commit: Commit, held: set[MachineId]) -> None:
         row = self.facts.store.groups[commit.plan.group.id]
         target = latest(self.facts.store.catalogue.of(row.group.image_name))
-        if target is None:
-            return
         for machine in row.machines.values():
             if machine.id in held or not _outdated(row.group, machine, target):
                 continue
@@ -129,7 +127,8 @@ class HoldChecker(BlindChecker):
         return used, size
 
 
-def _outdated(group: Group, machine: Machine, target: str) -> bool:
+def _outdated(group: Group, machine: Machine, target: str | None) -> bool:
     if machine.lifecycle is not Lifecycle.PRESENT or not machine.image:
         return False
-    return is_older(machine.image, target) or machine.model not in ("", group.model)
+    is_behind = target is not None and is_older(machine.image, target)
+    return is_behind or machine.model not in ("", group.model)

@@ -38,7 +38,9 @@ class PaceChecker(BlindChecker):
         # A machine whose work was withdrawn gives its place to another.
         tasks = self.facts.tasks
         begun = sum(
-            tasks[(rollout.id, machine)].batch > 0 for machine in self._announced[rollout.id]
+            tasks[(rollout.id, machine)].batch > 0
+            and tasks[(rollout.id, machine)].state is not TaskState.CANCELLED
+            for machine in self._announced[rollout.id]
         )
         before = self._begun.get(rollout.id, 0)
         self._begun[rollout.id] = begun

@@ -79,6 +79,8 @@ class StartChecker(BlindChecker):
                 self._announced_at[(task.rollout, task.machine)] = commit.now
                 self._spared(task)
                 self._approved(task)
+            if task.state is TaskState.DONE and before is not TaskState.DONE and task.stand_in:
+                self._took_over(task)
             if task.state is TaskState.DRAINING:
                 self._drained_at[(task.rollout, task.machine)] = commit.now
         for rollout in commit.plan.rollouts:
@@ -97,10 +99,19 @@ class StartChecker(BlindChecker):
         rollout = self.facts.rollouts[task.rollout]
         if rollout.system is not System.SCALE or rollout.verb is not Verb.DELETE:
             return
-        machine = self.facts.store.groups[rollout.group].machines[task.machine]
+        machine = self.facts.store.groups[rollout.group].machines.get(task.machine)
+        if machine is None:
+            return
         is_spared = machine.protected or machine.scale_in_protected
         if is_spared and machine.lifecycle is Lifecycle.PRESENT:
             raise RuleBroken("SPARED", f"{rollout.id} removes {task.machine}, which is protected")
+
+    def _took_over(self, task: Task) -> None:
+        """Nobody who is protected by now is replaced by its stand-in."""
+        rollout = self.facts.rollouts[task.rollout]
+        old = self.facts.store.groups[rollout.group].machines.get(task.machine)
+        if old is not None and (old.protected or old.opted_out):
+            raise RuleBroken("SPARED", f"{task.stand_in} takes over from {task.machine}: {old}")
 
     def _approved(self, task: Task) -> None:
         """What begins by itself takes nobody whom no person has let it take, on surge neither."""
@@ -134,6 +145,7 @@ class StartChecker(BlindChecker):
         what = f"{action.key} at {commit.now:%m-%d %H:%M:%S}"
         self._held_by_people(rollout, task, what)
         self._state(rollout, task, what)
+        self._spared(task)  # By now, too: people react to what is announced.
         if action.verb is Verb.REPLACE_OS_DISK and task.state is not TaskState.ROLLING_BACK:
             self._no_floor_between(rollout, action, what)
         if abs(self.facts.wall_differs) > STEP_MAX + timedelta(seconds=1):

@@ -246,7 +246,9 @@ def _with_alarms(draws: random.Random, drawing: GroupDrawing, days: int) -> Grou
 def _with_models(draws: random.Random, drawing: GroupDrawing, days: int) -> GroupDrawing:
     """In one group of four: some changes are taken back, some follow on one another's heels."""
     group = replace(drawing.group, model=FIRST_MODEL, baked_model=FIRST_MODEL)
-    machines = tuple(replace(machine, model=FIRST_MODEL) for machine in drawing.machines)
+    # Some fleets are from before models had names.
+    known = FIRST_MODEL if draws.random() < 0.8 else ""
+    machines = tuple(replace(machine, model=known) for machine in drawing.machines)
     drawing = replace(drawing, group=group, machines=machines)
     if draws.random() >= 0.25:
         return drawing

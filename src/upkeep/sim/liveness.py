@@ -35,6 +35,7 @@ _AFTER_OTHERS = frozenset(
         HoldReason.BATCH_OPEN,
         HoldReason.FAILED_HERE,
         HoldReason.HALTED,
+        HoldReason.HOOK,  # Left out at it: the next rollout takes the machine.
     }
 )
 _BUDGETS = frozenset({HoldReason.BUDGET_SPENT, HoldReason.BUDGET_RESERVED})
@@ -81,7 +82,7 @@ def _machine(facts: Facts, row: GroupRow, machine: Machine, target: str) -> list
         return [f"{machine.name}: the row says {machine.image}, it runs {truth.platform.image}"]
     if _is_cut_off(facts, machine):
         return []  # Its image has cut it off: no action can be proposed, and a hold says so.
-    if is_older(machine.image, target) or machine.model != row.group.model:
+    if is_older(machine.image, target) or machine.model not in ("", row.group.model):
         return [
             f"{machine.name} runs {machine.image} ({machine.model}), not {target}: {hold.reason}"
             for hold in holds or ()

@@ -101,6 +101,8 @@ class Person:
             flag = "protected"
         elif rollout.system is System.SCALE and rollout.verb is Verb.DELETE:
             flag = "scale_in_protected"
+        elif rollout.system is System.REPAIR:
+            flag = "protected"
         else:
             return
         if self._wary.random() < 0.7:

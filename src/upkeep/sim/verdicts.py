@@ -2,7 +2,8 @@
 
 A bad version is *tried* in a group when it has failed on a machine there that was well before and
 whose task has ended.  It is *stopped* when no rollout to it completes: it was found guilty, or its
-rollout was halted for another reason.  A verdict is *right* when a version called guilty is bad.
+rollout was halted for another reason.  A verdict is *right* when a version called guilty is bad, or
+when a bad model came with it.
 """
 
 from dataclasses import dataclass, field
@@ -10,6 +11,7 @@ from dataclasses import dataclass, field
 from upkeep.core.model import (
     GroupId,
     MachineId,
+    Rollout,
     RolloutCode,
     RolloutId,
     RolloutState,
@@ -54,7 +56,7 @@ class Verdicts:
                 continue
             if rollout.guilty and rollout.code is not RolloutCode.ALARM:
                 self.guilty += 1
-                if self._is_bad(facts, key):
+                if self._is_bad(facts, key) or self._came_with_a_bad_model(facts, rollout):
                     self.right += 1
                 else:
                     self.wrong.append(f"seed {facts.drawing.seed} {rollout.id} {rollout.target}")
@@ -77,6 +79,14 @@ class Verdicts:
     def _is_bad(self, facts: Facts, key: tuple[GroupId, str]) -> bool:
         brought = facts.world.brought(*key)
         return brought is not None and brought.behaviour in BAD
+
+    def _came_with_a_bad_model(self, facts: Facts, rollout: Rollout) -> bool:
+        """In mode manual the two come together, and the verdict says that it may be either."""
+        return any(
+            task.model != task.model_before and self._is_bad(facts, (rollout.group, task.model))
+            for (name, _), task in facts.tasks.items()
+            if name == rollout.id
+        )
 
     def close(self, facts: Facts) -> None:
         """The world has come to rest: what was tried and never stopped was missed."""

@@ -74,13 +74,15 @@ def propose(draft: Draft) -> None:
 def version_for_new_machine(draft: Draft) -> str | None:
     """What a machine made now should run: the last version that baked here.
 
-    Before the first rollout that is `latest`; a version that is still being tried, or failed, is
-    never used for new machines.  Source: DESIGN §5 (frozen and live).
+    Before the first rollout, or when that was found guilty since, it is `latest`; a version that is
+    still being tried, or failed, is never used for new machines.  Source: DESIGN §5 (frozen and
+    live).
     """
-    if draft.group.baked:
+    blamed = {rollout.target for rollout in draft.ended_rollouts() if rollout.guilty}
+    blamed |= {r.target for r in draft.open_rollouts(System.OS_IMAGE) if r.guilty}
+    if draft.group.baked and draft.group.baked not in blamed:
         return draft.group.baked
     undecided = {rollout.target for rollout in draft.open_rollouts(System.OS_IMAGE)}
-    blamed = {rollout.target for rollout in draft.ended_rollouts() if rollout.guilty}
     return latest(v for v in draft.snapshot.versions if v.version not in undecided | blamed)
 
 

@@ -131,8 +131,8 @@ def _under_way(draft: Draft) -> set[MachineId]:
 
 
 def _drop_held(draft: Draft, repairs: Repairs | None) -> None:
-    """Repairs that wait (for a blackout's end, say) never begin once nobody wants any, or once
-    their machine was well in between: its grace period counts anew."""
+    """Repairs that wait (for a blackout's end, say) never begin once nobody wants any, once a
+    person protects the machine, or once it was well in between: its grace period counts anew."""
     for rollout in draft.open_rollouts(System.REPAIR):
         for task in draft.tasks_of(rollout):
             machine = draft.machines.get(task.machine)
@@ -140,6 +140,8 @@ def _drop_held(draft: Draft, repairs: Repairs | None) -> None:
                 continue
             if repairs is None or repairs.suspended_at is not None:
                 draft.move(task, Signal.CANCEL, detail="repairs were suspended")
+            elif machine.protected or machine.scale_in_protected:
+                draft.move(task, Signal.CANCEL, detail="it is protected now")
             elif draft.now < _ill_since(machine) + repairs.grace:
                 draft.move(task, Signal.SKIP, detail="it was well in between")
             else:
