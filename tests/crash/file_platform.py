@@ -24,6 +24,8 @@ from upkeep.ports import (
 class FileFacts:
     version: str
     kept: str = ""
+    model: str = ""
+    kept_model: str = ""
     boots: int = 1
     running: bool = True
     done: str = ""  # The keys of every change, in order, a space between them.
@@ -52,6 +54,8 @@ class FilePlatform:
             power=Power.RUNNING if facts.running else Power.OFF,
             image_version=facts.version,
             kept_version=facts.kept,
+            model=facts.model,
+            kept_model=facts.kept_model,
             address="127.0.0.1",
             boots=facts.boots,
         )
@@ -60,7 +64,7 @@ class FilePlatform:
         with self._journal.call(spec.name, "create", key=key, fence=fence) as call:
             if call.is_answered or call.step == "made":
                 return
-            facts = FileFacts(version=spec.image.version, done=key)
+            facts = FileFacts(version=spec.image.version, model=spec.model, done=key)
             call.write(facts, step="made", uuid=spec.uuid)
 
     def start(self, name: str, *, key: str, fence: int) -> None:
@@ -73,17 +77,30 @@ class FilePlatform:
         self._change(name, "restart", key, fence, lambda f: replace(f, boots=f.boots + 1))
 
     def replace_os_disk(
-        self, name: str, image: OsImage, seed: Mapping[str, bytes], *, key: str, fence: int
+        self,
+        name: str,
+        image: OsImage,
+        seed: Mapping[str, bytes],
+        *,
+        model: str = "",
+        key: str,
+        fence: int,
     ) -> None:
         self._change(
             name, "replace_os_disk", key, fence,
-            lambda f: replace(f, version=image.version, kept=f.version, boots=f.boots + 1),
+            lambda f: replace(
+                f, version=image.version, kept=f.version, model=model, kept_model=f.model,
+                boots=f.boots + 1,
+            ),
         )  # fmt: skip
 
     def switch_back(self, name: str, *, key: str, fence: int) -> None:
         self._change(
             name, "switch_back", key, fence,
-            lambda f: replace(f, version=f.kept, kept=f.version, boots=f.boots + 1),
+            lambda f: replace(
+                f, version=f.kept, kept=f.version, model=f.kept_model, kept_model=f.model,
+                boots=f.boots + 1,
+            ),
         )  # fmt: skip
 
     def delete(self, name: str, *, key: str, fence: int) -> None:

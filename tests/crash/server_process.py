@@ -70,7 +70,10 @@ class Provisioner:
 
     def spec(self, leased: LeasedAction) -> MachineSpec:
         return MachineSpec(
-            name=leased.machine_name, uuid=leased.action.machine, image=self.image(leased)
+            name=leased.machine_name,
+            uuid=leased.action.machine,
+            image=self.image(leased),
+            model=leased.action.model,
         )
 
     def seed(self, leased: LeasedAction) -> Mapping[str, bytes]:

@@ -88,6 +88,31 @@ MUTANTS = (
         "else draft.floor_before(machine, machine.image)\n",
     ),
     _mutant(
+        "what nobody could see while the server was away is a failure",
+        "core/draft.py",
+        "        return max(moment, self.snapshot.awake_since or moment)\n",
+        "        return moment\n",
+    ),
+    _mutant(
+        "a machine that is protected during the notice of its removal is removed",
+        "core/scale.py",
+        "    spared = [task for task in waiting if _is_spared(draft.machines[task.machine])]\n",
+        "    held = [task for task in waiting if task.state is TaskState.HELD]\n"
+        "    spared = [task for task in held if _is_spared(draft.machines[task.machine])]\n",
+    ),
+    _mutant(
+        "a stand-in takes over from a machine that somebody has protected",
+        "core/settle.py",
+        "    spared = refusal_by_owner(old) if old is not None else None\n",
+        "    spared = None\n",
+    ),
+    _mutant(
+        "a machine that is protected while its repair waits is repaired",
+        "core/systems/repairs.py",
+        "            elif machine.protected or machine.scale_in_protected:\n",
+        "            elif machine.protected and machine.scale_in_protected:\n",
+    ),
+    _mutant(
         "a model that was found guilty is brought along by a new version",
         "core/draft.py",
         "        if wanted not in guilty:\n",

@@ -140,6 +140,33 @@ def paced(fleet: Any) -> None:
     fleet.alarm("web", "sales", "quiet", "nothing")
 
 
+MODEL, MODEL_BEFORE = "3f2a09c1d4e5", "a41b77c0e3d9"
+
+
+def models(fleet: Any) -> None:
+    """Changed custom data on its way over one group, waiting in another, bad in a third."""
+    fleet.group("web", 6)
+    rollout = fleet.rollout("2", "web", 6, verb="reimage", target=MODEL, batch=2)
+    fleet.task(rollout, "m_web_0", "done", 1, previous=MODEL_BEFORE)
+    fleet.task(rollout, "m_web_1", "running", 2, previous=MODEL_BEFORE)
+    fleet.machine("web-1", health="initializing", health_since=fleet.ago(1), down=1, in_work=1)
+    for n in range(2, 6):
+        fleet.task(rollout, f"m_web_{n}", "held", previous=MODEL_BEFORE)
+        fleet.hold("web", n, "BATCH_OPEN", "batch 2 ends: 1 of its machines are in hand")
+    fleet.group("shop", 3)
+    for n in range(3):
+        text = "start a rollout by hand, or set the group's upgrade mode to rolling"
+        fleet.hold("shop", n, "MODEL_BY_HAND", text)
+    fleet.group("db", 3)
+    ended = {"state": "faulted", "ended_at": fleet.ago(2), "guilty": 1, "evidence": EVIDENCE}
+    code = "MaxUnhealthyUpgradedInstancePercentExceededInRollingUpgrade"
+    bad = fleet.rollout("3", "db", 3, verb="reimage", target=MODEL, batch=1, code=code, **ended)
+    fleet.task(bad, "m_db_0", "rolled_back", 1, previous=MODEL_BEFORE, healed=1)
+    text = f"change the model, or restart the rollout of model {MODEL}: {EVIDENCE}"
+    for n in range(3):
+        fleet.hold("db", n, "MODEL_BAD", text)
+
+
 def domain_lost(fleet: Any) -> None:
     fleet.group("web", 12, in_zones=["1", "2", "3"])
     rollout = fleet.rollout("2", "web", 12, batch=1)
@@ -230,6 +257,7 @@ SITUATIONS = {
     "budget_spent": budget_spent,
     "asks": asks,
     "paced": paced,
+    "models": models,
     "domain_lost": domain_lost,
     "machine_unknown": machine_unknown,
     "empty": empty,

@@ -57,7 +57,7 @@ def test_halted_names_the_version_and_shows_the_evidence(fleet: Fleet, visitor: 
     text = panel(page, "web")
     assert "VERSION_BAD" in text
     assert "publish a version after 1.0.2" in text
-    assert "1 back on the old version" in text
+    assert "1 back as before" in text
     assert "mark-down.svg" in (page.locator("#favicon").get_attribute("href") or "")
     assert visitor.console == []
 
@@ -74,6 +74,22 @@ def test_what_holds_a_rollouts_pace_is_said_and_which_alarms_are_not_quiet(
     assert "sales" not in text
     assert "the rollout rests at a checkpoint CHECKPOINT" in panel(page, "shop")
     assert "the ramp is not so far yet RAMP" in panel(page, "db")
+    assert visitor.console == []
+
+
+def test_a_model_on_its_way_is_not_called_a_version(fleet: Fleet, visitor: Visitor) -> None:
+    SITUATIONS["models"](fleet)
+    page = visitor.sign_in()
+    text = page.locator(".headline").inner_text()
+    assert "web is on its way to model 3f2a09c1d4e5" in text
+    assert "web-1, being given a fresh OS disk (batch 2)" in text
+    assert "model 3f2a09c1d4e5 is to blame" in text
+    assert "the model has changed; a person rolls it MODEL_BY_HAND" in panel(page, "shop")
+    assert "the model is to blame MODEL_BAD" in panel(page, "db")
+    page.goto(page.url.rpartition("/")[0] + "/machines/web-1")
+    work = page.locator("main").inner_text()
+    assert "bringing model 3f2a09c1d4e5, batch 2: running" in work
+    assert "model a41b77c0e3d9 → 3f2a09c1d4e5" in work
     assert visitor.console == []
 
 

@@ -4,7 +4,9 @@ A machine called updated has served on the target since the call ended; one call
 on the version it had, which was healthy once; no claim outlives the health of its machine.
 """
 
-from upkeep.core.model import Task, Verb
+from datetime import datetime
+
+from upkeep.core.model import Failure, Task, Verb
 from upkeep.core.task import TaskState
 from upkeep.platforms.simulated import Call, SimulatedMachine
 from upkeep.sim.checkers import TAKES_DOWN, BlindChecker, Commit, Facts, RuleBroken, subject
@@ -34,10 +36,18 @@ class StateChecker(BlindChecker):
     def committed(self, commit: Commit) -> None:
         for task, before in commit.moved:
             self._task(task, before)
+            if before is TaskState.VERIFYING and task.failure is Failure.NOT_HEALTHY_IN_TIME:
+                self._had_time(task, commit.now)
         for action in commit.plan.actions:
             task = self.facts.tasks[(action.rollout, action.machine)]
             if task.state is TaskState.ROLLING_BACK and not task.surge:
                 self._way_back(task, action.version)
+
+    def _had_time(self, task: Task, now: datetime) -> None:
+        """What nobody could see is no failure: its health wait passed while somebody looked."""
+        looked = now - self.facts.planner_sees_since
+        if looked < self.facts.rollouts[task.rollout].policy.health_wait:
+            raise RuleBroken("UNSEEN", f"{task.machine} is failed after a look of {looked}: {task}")
 
     def _task(self, task: Task, before: TaskState | None) -> None:
         truth = self.facts.truth(subject(task))

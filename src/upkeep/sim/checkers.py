@@ -29,7 +29,7 @@ from upkeep.core.task import TaskState
 from upkeep.engine.fleet_store import LeasedAction
 from upkeep.platforms.simulated import Call, SimulatedMachine
 from upkeep.sim.drawing import Drawing
-from upkeep.sim.kernel import Kernel
+from upkeep.sim.kernel import Kernel, moment
 from upkeep.sim.memory import MemoryStore
 from upkeep.sim.world import Truth, World
 
@@ -107,6 +107,7 @@ class Facts:
             since then.
         watcher_since, watcher_until: since when the present process has watched, and until when
             the one before it did that had the time to see how things stand.
+        planner_sees_since: the process that plans cannot have seen anything before.
         wall_differs: the wall clock and the engine's time differ by this, unaccepted.
         healed: the faults are over; now everything must come to rest.
     """
@@ -133,6 +134,7 @@ class Facts:
     alarms_told: dict[tuple[GroupId, str], list[tuple[datetime, AlarmState]]] = field(
         default_factory=dict
     )
+    planner_sees_since: datetime = field(default_factory=lambda: moment(0))
     watched_since: float = 0.0
     watcher_since: float = 0.0
     watcher_until: float = 0.0

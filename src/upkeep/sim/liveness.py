@@ -105,7 +105,7 @@ def _is_cut_off(facts: Facts, machine: Machine) -> bool:
 
 
 def _is_for_good(facts: Facts, row: GroupRow, machine: Machine, hold: Hold) -> bool:
-    if hold.reason in FOR_GOOD:
+    if hold.reason in FOR_GOOD or machine.protected:
         return True
     if hold.reason in _BUDGETS:
         return _is_spent_for_good(facts, hold.budget)

@@ -62,6 +62,7 @@ class Person:
         self._draws = stream(drawing.seed, "person")
         self._calls = 0
         self._is_done = False
+        self._cure = ""
         self._drawing = drawing
         quiet = drawing.options.bad_versions
         for _ in range(self._draws.randint(0, 6 if quiet else 14)):
@@ -227,11 +228,22 @@ class Person:
         return self._draws.choice(self._drawing.groups).group.id
 
     def _call(
-        self, group: GroupId, verb: Verb, machines: tuple[MachineId, ...], *, force: bool = False
+        self,
+        group: GroupId,
+        verb: Verb,
+        machines: tuple[MachineId, ...],
+        *,
+        force: bool = False,
+        target: str = "",
     ) -> None:
         self._calls += 1
         call = OperatorCall(
-            id=f"call_{self._calls:04d}", verb=verb, machines=machines, force=force, actor="person"
+            id=f"call_{self._calls:04d}",
+            verb=verb,
+            machines=machines,
+            target=target,
+            force=force,
+            actor="person",
         )
         self._kernel.tell(f"person: {verb} {len(machines)} of {group}" + (" forced" * force))
         self._operator.add_call(group, call, now=self._now())
@@ -381,6 +393,7 @@ class Person:
     def heal(self, *, cure: str) -> None:
         """Everything is resumed, restarted and cured; from now on nobody does anything."""
         self._is_done = True
+        self._cure = cure
         for group in list(self._store.groups):
             self._resume_group(group)
             for rollout in list(self._store.groups[group].open):
@@ -405,6 +418,10 @@ class Person:
                 self._call(group, Verb.RESTART, hung)
             if group in self._facts.world.restarted_by_agent:
                 self._see_to(hung)
+            # A bad model that machines got by the way had spoilt it, and is cured by now.
+            spoilt = any(rollout.guilty and rollout.target == self._cure for rollout in row.past)
+            if spoilt and not any(r.system is System.OS_IMAGE for r in row.open.values()):
+                self._call(group, Verb.REPLACE_OS_DISK, (), target=self._cure)
 
     def _see_to(self, machines: tuple[MachineId, ...]) -> None:
         """Nobody else can: the agent hangs with its machine, which is set up anew by hand."""

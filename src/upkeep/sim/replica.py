@@ -115,6 +115,8 @@ class Replica:
         self._busy = False
         self._hold_results = False
         self.accepted = timedelta(0)
+        # Since when it can have seen anything, by the engine's time.
+        self.sees_since = moment(0)
         # The engine's time, and the moment at which it was that.
         self._engine_now = (-1.0, moment(0))
 
@@ -125,6 +127,7 @@ class Replica:
     def _start(self) -> None:
         site = self.site
         self.clock = EngineClock(site.wall, site.store)
+        self.sees_since = self.clock.now()
         self._engine = Engine(site.store, self.clock)
         self._executor = Executor(
             site.store,
@@ -317,4 +320,6 @@ class Replica:
         self._engine_now = (-1.0, moment(0))
         # A step forward moves the engine's time; a step back is tolerated from now on.
         self.accepted = min(step, timedelta(0))
+        if step > timedelta(0):
+            self.sees_since = self.clock.now()
         return step

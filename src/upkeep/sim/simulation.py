@@ -334,6 +334,7 @@ class Simulation:
         if replica is not None:
             differs = self.site.wall.now() - now - replica.accepted
             self.facts.wall_differs = differs
+            self.facts.planner_sees_since = replica.sees_since
         else:
             self.facts.wall_differs = timedelta(0)
         commit = learn(self.facts, plan, now)

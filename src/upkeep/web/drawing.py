@@ -104,7 +104,7 @@ STRIP_WORDS: Mapping[str, str] = {
     "done": "done",
     "watched": "watched",
     "working": "in work",
-    "back": "back on the old version",
+    "back": "back as before",
     "failed": "failed",
     "waiting": "waiting",
     "left": "left out",

@@ -31,7 +31,7 @@ from upkeep.web.drawing import (
 )
 from upkeep.web.headline import group_mood, group_states
 from upkeep.web.looks import WORDS, Look, is_down, look_of, tally
-from upkeep.web.words import WORK, cause, count, moment, target, verdict
+from upkeep.web.words import cause, count, moment, verdict, work
 
 # Up to so many machines each is a card with its name; beyond, a map of cells.
 CARDS_MAX = 48
@@ -248,7 +248,7 @@ def _rollout(row: RolloutRow, overview: Overview, now: datetime) -> RolloutView:
     stopped = row.state in (RolloutState.ROLLING_BACK, RolloutState.FAULTED)
     return RolloutView(
         row=row,
-        title=f"{WORK[row.verb]} to {target(row)}" if row.target else WORK[row.verb],
+        title=work(row),
         state=state,
         verdict=verdict(row) if stopped or row.code else "",
         loud=stopped,

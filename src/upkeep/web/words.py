@@ -151,6 +151,15 @@ def target(rollout: RolloutRow) -> str:
     return f"model {rollout.target}" if is_of_model else rollout.target
 
 
+def work(rollout: RolloutRow) -> str:
+    """What a rollout does: `upgrade to 1.0.2`, `bringing model 3f2a09c1d4e5`."""
+    if not rollout.target:
+        return WORK[rollout.verb]
+    if rollout.verb is Verb.REIMAGE:
+        return f"bringing {target(rollout)}"
+    return f"{WORK[rollout.verb]} to {rollout.target}"
+
+
 def verdict(rollout: RolloutRow) -> str:
     """What is to blame for a halt, or how else a rollout ended."""
     brought = target(rollout) if rollout.verb is Verb.REIMAGE else f"version {rollout.target}"

@@ -4,6 +4,7 @@ Source: sheet os-image §1, §2.3; docs/adr/0022.
 """
 
 import base64
+import copy
 from typing import Any
 
 import httpx
@@ -98,11 +99,11 @@ def test_another_script_is_another_model_and_another_probe_is_not(
     server: Any, client: httpx.Client, made: dict[str, Any], place: str, base: str
 ) -> None:
     first = model_of(server)
-    body = a_set(base)
+    body = copy.deepcopy(a_set(base))
     profile_of(body)["extensionProfile"]["extensions"][0]["properties"]["settings"]["port"] = 81
     assert client.put(place, json=body).status_code == 200
     assert model_of(server) == first
-    body = a_set(base)
+    body = copy.deepcopy(a_set(base))
     profile_of(body)["extensionProfile"]["extensions"][1]["properties"]["settings"] = {
         "commandToExecute": "touch /other"
     }
@@ -111,7 +112,7 @@ def test_another_script_is_another_model_and_another_probe_is_not(
 
 
 def test_mode_rolling_needs_application_health(client: httpx.Client, base: str, place: str) -> None:
-    body = a_set(base)
+    body = copy.deepcopy(a_set(base))
     profile_of(body)["extensionProfile"]["extensions"].pop(0)
     policy = body["properties"]["upgradePolicy"]
     policy["mode"] = "Rolling"
