@@ -74,6 +74,7 @@ class Person:
         self._spared = 0 if quiet else self._wary.choice((0, 1, 2, 4))
         self._approvals = stream(drawing.seed, "approve")
         self._floors = stream(drawing.seed, "floors set")
+        self._keeps = stream(drawing.seed, "kept")
         for group in drawing.groups:
             for change in group.models:
                 kernel.at(change.at, partial(self._change_model, group.group.id, change.model))
@@ -91,6 +92,7 @@ class Person:
         for task, _ in commit.moved:
             if task.not_before is not None and task.not_before > commit.now:
                 self._may_set_floor(task, commit.now)
+                self._may_keep(task, commit.now)
         begun = [task for task, before in commit.moved if before is None]
         for rollout_id in dict.fromkeys(task.rollout for task in begun):
             machines = [task.machine for task in begun if task.rollout == rollout_id]
@@ -145,6 +147,18 @@ class Person:
                 wait_s = (task.not_before - now).total_seconds() * self._floors.random()
                 self._kernel.after(wait_s, partial(self._set_floor, rollout, entry.version))
                 return
+
+    def _may_keep(self, task: Task, now: datetime) -> None:
+        """A notice is there for people to react: now and then somebody keeps who would go."""
+        rollout = self._facts.rollouts[task.rollout]
+        is_removal = rollout.system is System.SCALE and rollout.verb is Verb.DELETE
+        if not is_removal or self._is_done or self._drawing.options.bad_versions:
+            return
+        if self._keeps.random() < 0.4:
+            assert task.not_before is not None
+            wait_s = (task.not_before - now).total_seconds() * self._keeps.random()
+            spare = partial(self._spare, task.machine, "scale_in_protected")
+            self._kernel.after(wait_s, spare)
 
     def _set_floor(self, rollout: Rollout, version: str) -> None:
         image = self._store.groups[rollout.group].group.image_name
