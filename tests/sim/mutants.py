@@ -107,12 +107,6 @@ MUTANTS = (
         "    spared = None\n",
     ),
     _mutant(
-        "a machine that is protected while its repair waits is repaired",
-        "core/systems/repairs.py",
-        "            elif machine.protected or machine.scale_in_protected:\n",
-        "            elif machine.protected and machine.scale_in_protected:\n",
-    ),
-    _mutant(
         "a model that was found guilty is brought along by a new version",
         "core/draft.py",
         "        if wanted not in guilty:\n",
