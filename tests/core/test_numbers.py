@@ -4,8 +4,8 @@ from datetime import timedelta
 
 import pytest
 
+from upkeep.core.beginning import RETRY_AFTER
 from upkeep.core.policy import RollingPolicy, policy_errors, share_of, time_needed
-from upkeep.core.systems.os_image import RETRY_AFTER
 from upkeep.core.verdict import exceeds
 
 

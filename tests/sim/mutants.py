@@ -96,9 +96,9 @@ MUTANTS = (
     _mutant(
         "a machine that is protected during the notice of its removal is removed",
         "core/scale.py",
-        "    spared = [task for task in waiting if _is_spared(draft.machines[task.machine])]\n",
+        "    spared = [task for task in waiting if is_spared(draft.machines[task.machine])]\n",
         "    held = [task for task in waiting if task.state is TaskState.HELD]\n"
-        "    spared = [task for task in held if _is_spared(draft.machines[task.machine])]\n",
+        "    spared = [task for task in held if is_spared(draft.machines[task.machine])]\n",
     ),
     _mutant(
         "a stand-in takes over from a machine that somebody has protected",
@@ -108,15 +108,15 @@ MUTANTS = (
     ),
     _mutant(
         "a model that was found guilty is brought along by a new version",
-        "core/draft.py",
-        "        if wanted not in guilty:\n",
-        "        if wanted not in guilty or machine.model:\n",
+        "core/new_disk.py",
+        "    if wanted not in guilty:\n",
+        "    if wanted not in guilty or machine.model:\n",
     ),
     _mutant(
         "a machine goes back to the group's model and not to its own",
         "core/settle.py",
-        "        draft.act(task, verb, version=machine.image, model=task.previous)\n",
-        "        draft.act(task, Verb.REIMAGE, version=machine.image, model=draft.group.model)\n",
+        "        version, model = machine.image, task.previous\n",
+        "        verb, version, model = Verb.REIMAGE, machine.image, draft.group.model\n",
     ),
     _mutant(
         "a changed model rolls by itself though a person wants to do that by hand",
@@ -126,9 +126,9 @@ MUTANTS = (
     ),
     _mutant(
         "a new model is given to machines by the way",
-        "core/draft.py",
-        "        wanted = machine.model or baked\n",
-        "        wanted = model\n",
+        "core/new_disk.py",
+        "    wanted = machine.model or baked\n",
+        "    wanted = model\n",
     ),
     _mutant(
         "a batch begins while nobody knows whether an alarm fires",
@@ -192,7 +192,7 @@ MUTANTS = (
     ),
     _mutant(
         "a scale-in removes a machine that is to stay",
-        "core/scale.py",
+        "core/refusals.py",
         "    return machine.protected or machine.scale_in_protected\n",
         "    return machine.protected\n",
     ),
@@ -307,16 +307,15 @@ MUTANTS = (
     ),
     _mutant(
         "a guilty version is begun again by itself",
-        "core/systems/os_image.py",
+        "core/beginning.py",
         "    if any(r.guilty for r in attempts):\n",
         "    if newest.guilty and len(attempts) > 2:\n",
     ),
     _mutant(
         "a machine goes back to the last version that baked, not to its own",
         "core/settle.py",
-        "        draft.act(task, verb, version=task.previous, model=task.model_before)\n",
-        "        back = draft.group.baked or task.previous\n"
-        "        draft.act(task, verb, version=back, model=task.model_before)\n",
+        "    version, model = task.previous, task.model_before\n",
+        "    version, model = draft.group.baked or task.previous, task.model_before\n",
     ),
     _mutant(
         "a batch crosses zones",

@@ -29,6 +29,7 @@ from upkeep.cli.output import (
 )
 from upkeep.cli.quantities import show_age, show_moment
 from upkeep.cli.rollout import Follow, follow_to_end
+from upkeep.cli.rollout_view import doing
 
 app = typer.Typer(no_args_is_help=True, help="Machines, one at a time.")
 
@@ -247,9 +248,7 @@ def explain_line(answer: Document) -> str:
     machine, task = answer["machine"], answer["task"]
     name = machine["name"]
     if task is not None:
-        work = f"to {task['target']}" if task["target"] else task["verb"].replace("_", " ")
-        if task["target"] and task["verb"] == "reimage":
-            work = f"to model {task['target']}"
+        work = doing(task["target"], task["verb"])
         detail = f" ({task['detail']})" if task["detail"] else ""
         return (
             f"{name}: {work}, {task['state'].replace('_', ' ')} for {show_age(task['since'])}"

@@ -10,6 +10,7 @@ from upkeep.cli.exit_codes import CommandFailed, ExitCode
 from upkeep.cli.options import LIST_ITEMS_DEFAULT, After, Force, Json, Limit, Timeout, parse_name
 from upkeep.cli.output import Columns, print_answer, print_json, print_page, print_table, say
 from upkeep.cli.quantities import show_moment
+from upkeep.cli.rollout_view import brought
 
 app = typer.Typer(no_args_is_help=True, help="Rollouts: a group's machines, batch by batch.")
 
@@ -37,10 +38,8 @@ COLUMNS: Columns = {
 
 def _work(rollout: Mapping[str, Any]) -> str:
     """`1.0.2`, `model 3f2a09c1d4e5`, `restart`."""
-    target, verb = rollout.get("target"), str(rollout.get("verb"))
-    if not target:
-        return verb
-    return f"model {target}" if verb == "reimage" else str(target)
+    target, verb = str(rollout.get("target") or ""), str(rollout.get("verb"))
+    return brought(target, verb) if target else verb
 
 
 @app.command("list")

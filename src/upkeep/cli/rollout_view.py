@@ -136,11 +136,19 @@ def parse_rollout(document: Mapping[str, Any], holds: Mapping[str, Any]) -> Roll
     )
 
 
+def brought(target: str, verb: str) -> str:
+    """What a rollout brings: `1.0.2`, `model 3f2a09c1d4e5`."""
+    return f"model {target}" if verb == "reimage" else target
+
+
+def doing(target: str, verb: str) -> str:
+    """What a rollout does: `to 1.0.2`, `to model 3f2a09c1d4e5`, `restart`."""
+    return f"to {brought(target, verb)}" if target else verb.replace("_", " ")
+
+
 def title_line(view: RolloutView) -> str:
     """`ro_1: web to 1.0.2, running (paused)`."""
-    work = f"to {view.target}" if view.target else view.verb.replace("_", " ")
-    if view.target and view.verb == "reimage":
-        work = f"to model {view.target}"
+    work = doing(view.target, view.verb)
     paused = " (paused)" if view.paused and view.is_open else ""
     return f"{view.id}: {view.group} {work}, {view.state.replace('_', ' ')}{paused}"
 

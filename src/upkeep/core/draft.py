@@ -5,7 +5,6 @@ every task moves through `move`, every claim is taken and given back here, and `
 differences into a `Plan`.
 """
 
-from collections import Counter
 from collections.abc import Iterable
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -20,7 +19,6 @@ from upkeep.core.model import (
     BudgetId,
     Claim,
     Group,
-    Health,
     Lifecycle,
     Machine,
     MachineId,
@@ -29,7 +27,6 @@ from upkeep.core.model import (
     StartedBy,
     System,
     Task,
-    UpgradeMode,
     Verb,
 )
 from upkeep.core.policy import RollingPolicy
@@ -158,33 +155,12 @@ class Draft:
             return None
         return floor_between(machine.image, target, self._floors)
 
-    def model_for(self, machine: Machine) -> str:
-        """The model of an OS disk that is made for another reason than a new model.
-
-        In mode manual the group's.  Else the one that the machine has, so that a new version and a
-        new model are never judged together; a machine that is made now has the last one that baked.
-        A model that was found guilty here is given to nobody while there is another one.
-        """
-        model, baked = self.group.model, self.group.baked_model or self.group.model
-        wanted = machine.model or baked
-        if self.group.upgrade_mode is UpgradeMode.MANUAL:
-            wanted = model
-        elif not machine.model and self._models_there().isdisjoint({"", baked}):
-            wanted = model  # What nobody has any more need not be kept up.
-        guilty = self._guilty_models()
-        if wanted not in guilty:
-            return wanted
-        others = Counter(m.model for m in self.present() if m.health is Health.HEALTHY)
-        most = sorted(others, key=lambda name: (-others[name], name))
-        good = (m for m in (machine.model, baked, *most) if m and m not in guilty)
-        return next(good, wanted)
-
-    def _models_there(self) -> set[str]:
+    def models_there(self) -> set[str]:
         if self._models is None:
             self._models = {machine.model for machine in self.present()}
         return self._models
 
-    def _guilty_models(self) -> set[str]:
+    def guilty_models(self) -> set[str]:
         if self._guilty_before is None:
             past = self.snapshot.past
             self._guilty_before = {r.target for r in past if r.guilty and r.is_of_model}
@@ -306,14 +282,11 @@ class Draft:
 
     def act(self, task: Task, verb: Verb, *, version: str = "", model: str = "") -> None:
         """Args:
-        version, model: of the OS disk; of a new one without a model, see `model_for`.
+        version, model: of the OS disk, if the verb is about one; see new_disk.py.
         """
-        if verb in MAKES_A_DISK:
-            machine = self.machines[subject_of(task)]
-            model = model or self.model_for(machine)
-            if task.attempt == 1:
-                before = task.model_before or machine.model
-                self.put_task(replace(task, model=model, model_before=before))
+        if verb in MAKES_A_DISK and task.attempt == 1:
+            before = task.model_before or self.machines[subject_of(task)].model
+            self.put_task(replace(task, model=model, model_before=before))
         self.actions.append(
             Action(
                 key=action_key(task, verb),

@@ -144,6 +144,11 @@ def needs_approval(rollout: Rollout, task: Task) -> Refusal | None:
     return HoldReason.NEEDS_APPROVAL, None, text
 
 
+def is_spared(machine: Machine) -> bool:
+    """A person wants it to stay as it is: no scale-in and no repair takes it."""
+    return machine.protected or machine.scale_in_protected
+
+
 def refusal_by_owner(machine: Machine) -> Refusal | None:
     """What the machine's owner has set against every rollout."""
     if machine.protected:

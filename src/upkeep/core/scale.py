@@ -23,7 +23,7 @@ from upkeep.core.model import (
     Task,
     Verb,
 )
-from upkeep.core.refusals import SOON
+from upkeep.core.refusals import SOON, is_spared
 from upkeep.core.rolling import drop
 from upkeep.core.systems.os_image import version_for_new_machine
 from upkeep.core.task import TERMINAL, TaskState
@@ -75,10 +75,11 @@ def _leaving(draft: Draft) -> list[Machine]:
     )
 
 
-def _open_tasks(draft: Draft, system: System) -> list[Task]:
+def _open_tasks(draft: Draft, system: System, verb: Verb | None = None) -> list[Task]:
     return [
         task
         for rollout in draft.open_rollouts(system)
+        if verb is None or rollout.verb is verb
         for task in draft.tasks_of(rollout)
         if task.state not in TERMINAL
     ]
@@ -90,13 +91,12 @@ def _keep_who_is_wanted_again(draft: Draft, surplus: int) -> set[MachineId]:
     place.  Answers who is still on the way out."""
     going = [
         task
-        for task in _open_tasks(draft, System.SCALE)
-        if draft.rollouts[task.rollout].verb is Verb.DELETE
-        and draft.machines[task.machine].lifecycle is Lifecycle.PRESENT
+        for task in _open_tasks(draft, System.SCALE, Verb.DELETE)
+        if draft.machines[task.machine].lifecycle is Lifecycle.PRESENT
     ]
     begun = [task for task in going if task.state not in _NOT_BEGUN]
     waiting = [task for task in going if task.state in _NOT_BEGUN]
-    spared = [task for task in waiting if _is_spared(draft.machines[task.machine])]
+    spared = [task for task in waiting if is_spared(draft.machines[task.machine])]
     for task in spared:
         drop(draft, task, "it is protected now")
     # Who has been announced, or is drained already, goes before the others.
@@ -115,19 +115,13 @@ _NOT_BEGUN = frozenset({TaskState.HELD, TaskState.ANNOUNCED, TaskState.DRAINING}
 
 def _is_making(draft: Draft) -> bool:
     """Machines are being made; those that are there and bake are made."""
-    return any(
-        draft.rollouts[task.rollout].verb is Verb.CREATE and task.state is not TaskState.BAKING
-        for task in _open_tasks(draft, System.SCALE)
-    )
+    making = _open_tasks(draft, System.SCALE, Verb.CREATE)
+    return any(task.state is not TaskState.BAKING for task in making)
 
 
 def _switched_off(draft: Draft, live: list[Machine]) -> list[Machine]:
     """Machines that should run and are off: their host lost power, or they ended by themselves."""
-    asked = {
-        task.machine
-        for task in _open_tasks(draft, System.SCALE)
-        if draft.rollouts[task.rollout].verb is Verb.START
-    }
+    asked = {task.machine for task in _open_tasks(draft, System.SCALE, Verb.START)}
     off = [
         m
         for m in live
@@ -141,19 +135,20 @@ def _switched_off(draft: Draft, live: list[Machine]) -> list[Machine]:
 
 def _called_away(draft: Draft) -> set[MachineId]:
     """Machines that a person is deleting; the capacity does not count them any more."""
-    calls = _open_tasks(draft, System.OPERATOR)
-    return {t.machine for t in calls if draft.rollouts[t.rollout].verb is Verb.DELETE}
+    return {task.machine for task in _open_tasks(draft, System.OPERATOR, Verb.DELETE)}
 
 
 def _standing_in(draft: Draft) -> set[MachineId]:
-    """New machines of a surge that have not replaced theirs yet: both are there for a while."""
-    waiting = {task.stand_in for task in _open_tasks(draft, System.OS_IMAGE) if task.stand_in}
-    return {m.id for m in draft.machines.values() if m.id in waiting and _is_new(m)}
+    """New machines of a surge that have not replaced theirs yet: both are there for a while.
 
-
-def _is_new(machine: Machine) -> bool:
-    """It has not joined the group; one that has may be on its way back from a guilty version."""
-    return machine.lifecycle is Lifecycle.CREATING
+    One that has joined the group may still be on its way back from a guilty version.
+    """
+    of_surge = {task.stand_in for task in _open_tasks(draft, System.OS_IMAGE) if task.stand_in}
+    return {
+        m.id
+        for m in draft.machines.values()
+        if m.id in of_surge and m.lifecycle is Lifecycle.CREATING
+    }
 
 
 def _may_try(draft: Draft, verb: Verb) -> bool:
@@ -169,13 +164,9 @@ _GONE = frozenset({Lifecycle.DELETING, Lifecycle.DELETED})
 
 def _surplus(live: list[Machine], count: int) -> list[Machine]:
     """Whom to remove: ill machines first, then the newest; protected ones never."""
-    removable = [m for m in live if not _is_spared(m)]
+    removable = [m for m in live if not is_spared(m)]
     removable.sort(key=lambda m: (m.health is Health.HEALTHY, _newest_first(m.id)))
     return sorted(removable[:count], key=lambda m: m.id)
-
-
-def _is_spared(machine: Machine) -> bool:
-    return machine.protected or machine.scale_in_protected
 
 
 def _newest_first(machine: MachineId) -> int:

@@ -12,7 +12,7 @@ from typing import assert_never
 from upkeep.core.alarm_gate import alarm_against
 from upkeep.core.blame import ILL_AFTER
 from upkeep.core.budget import is_down
-from upkeep.core.draft import Draft, action_key, subject_of
+from upkeep.core.draft import MAKES_A_DISK, Draft, action_key, subject_of
 from upkeep.core.model import (
     Failure,
     GroupKind,
@@ -25,6 +25,7 @@ from upkeep.core.model import (
     Task,
     Verb,
 )
+from upkeep.core.new_disk import model_for
 from upkeep.core.refusals import refusal_by_owner
 from upkeep.core.surge import give_up_stand_in, take_over, withdraw_stand_in
 from upkeep.core.task import TERMINAL, Signal, TaskState
@@ -164,10 +165,10 @@ def _settle_baking(draft: Draft, rollout: Rollout, task: Task, machine: Machine)
     match machine.health:
         case Health.HEALTHY:
             due = max(task.state_since, machine.health_since) + bake_time
-            if draft.seen_from(task.state_since) > task.state_since:
+            looked_from = draft.seen_from(task.state_since)
+            if looked_from > task.state_since:
                 # It baked on while nobody looked; what it is now is seen within its health wait.
-                look = min(bake_time, rollout.policy.health_wait)
-                due = max(due, draft.seen_from(task.state_since) + look)
+                due = max(due, looked_from + min(bake_time, rollout.policy.health_wait))
         case Health.UNHEALTHY | Health.UNKNOWN:
             due = min(machine.health_since + ILL_AFTER, deadline)
         case Health.INITIALIZING:
@@ -278,10 +279,12 @@ def send_back(draft: Draft, rollout: Rollout, task: Task, machine: Machine) -> T
         boots_before=machine.boots,
         clock_from=draft.now,
     )
+    version, model = task.previous, task.model_before
     if rollout.is_of_model:
-        draft.act(task, verb, version=machine.image, model=task.previous)
-    else:
-        draft.act(task, verb, version=task.previous, model=task.model_before)
+        version, model = machine.image, task.previous
+    elif not model and verb in MAKES_A_DISK:
+        model = model_for(draft, machine)
+    draft.act(task, verb, version=version, model=model)
     draft.tell(f"{machine.name} goes back to {rollout.kind} {task.previous}")
     return task
 

@@ -28,6 +28,7 @@ from upkeep.core.model import (
     Task,
     Verb,
 )
+from upkeep.core.new_disk import model_for
 from upkeep.core.task import Signal
 
 
@@ -69,7 +70,7 @@ def begin_stand_in(draft: Draft, rollout: Rollout, task: Task) -> Task:
         stand_in=stand_in.id,
         model_before=old.model,
     )
-    draft.act(task, Verb.CREATE, version=rollout.target, model=draft.model_for(old))
+    draft.act(task, Verb.CREATE, version=rollout.target, model=model_for(draft, old))
     draft.tell(f"{stand_in.name} is made to stand in for {old.name}")
     return draft.tasks[task.rollout][task.machine]
 

@@ -218,8 +218,9 @@ class LibvirtPlatform:
             if not call.step:
                 # What takes long is done while the machine still runs.
                 number = max(disk.number for disk in disks_of(facts)) + 1
-                disk = self._make_os_disk(name, image, seed, facts.address, number=number)
-                disk = replace(disk, model=model)
+                disk = self._make_os_disk(
+                    name, image, seed, facts.address, number=number, model=model
+                )
                 self._reached("replace_os_disk:made")
                 self._ensure_stopped(name)
                 self._reached("replace_os_disk:stopped")
@@ -315,13 +316,15 @@ class LibvirtPlatform:
         # One lock for all machines, so that no two are given one address.
         with held_lock(self._root / "addresses.lock", ADDRESS_LOCK_TIME_MAX_S):
             address = self._bridge.free_address(self._taken_addresses())
-            disk = self._make_os_disk(spec.name, spec.image, spec.seed, address, number=1)
+            disk = self._make_os_disk(
+                spec.name, spec.image, spec.seed, address, number=1, model=spec.model
+            )
             facts = LibvirtFacts(
                 uuid=spec.uuid,
                 memory_mib=spec.memory_mib,
                 cpus=spec.cpus,
                 address=address,
-                os_disk=replace(disk, model=spec.model),
+                os_disk=disk,
             )
             call.write(facts, step="made", uuid=spec.uuid)
         self._reached("create:made")
@@ -331,13 +334,25 @@ class LibvirtPlatform:
         return {fact.address for fact in facts if fact is not None}
 
     def _make_os_disk(
-        self, name: str, image: OsImage, seed: Mapping[str, bytes], address: str, *, number: int
+        self,
+        name: str,
+        image: OsImage,
+        seed: Mapping[str, bytes],
+        address: str,
+        *,
+        number: int,
+        model: str,
     ) -> OsDisk:
         """A fresh OS disk and its seed, not yet in use by the record.
 
         Into the seed goes what a virtual machine cannot be given from outside: address and name.
         """
-        disk = OsDisk(number=number, image_version=image.version, image_sha256=image.sha256)
+        disk = OsDisk(
+            number=number,
+            image_version=image.version,
+            image_sha256=image.sha256,
+            model=model,
+        )
         backing = import_image(image, self._root / "pool")
         make_overlay(self._disk_path(name, disk), backing)
         files = {

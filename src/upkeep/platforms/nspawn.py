@@ -231,8 +231,7 @@ class NspawnPlatform:
                 with self._images_kept():
                     nspawn_images.unpack(image, self._images)
                     self._reached("replace_os_disk:unpacked")
-                    disk = self._make_disk(name, image, seed, facts.address, key=key)
-                    disk = replace(disk, model=model)
+                    disk = self._make_disk(name, image, seed, facts.address, key=key, model=model)
                     self._reached("replace_os_disk:disk-made")
                     self._stop(name, facts)
                     self._reached("replace_os_disk:stopped")
@@ -335,8 +334,9 @@ class NspawnPlatform:
             records = (self._journal.read(name) for name in self._journal.names())
             taken = {record.facts.address for record in records if record.facts is not None}
             address = self._bridge.free_address(taken)
-            disk = self._make_disk(spec.name, spec.image, spec.seed, address, key="create")
-            disk = replace(disk, model=spec.model)
+            disk = self._make_disk(
+                spec.name, spec.image, spec.seed, address, key="create", model=spec.model
+            )
             self._reached("create:disk-made")
             facts = NspawnFacts(
                 uuid=spec.uuid,
@@ -349,7 +349,14 @@ class NspawnPlatform:
         return facts
 
     def _make_disk(
-        self, name: str, image: OsImage, seed: Mapping[str, bytes], address: str, *, key: str
+        self,
+        name: str,
+        image: OsImage,
+        seed: Mapping[str, bytes],
+        address: str,
+        *,
+        key: str,
+        model: str,
     ) -> Disk:
         """An empty upper layer and its seed on disk, not yet in use by the record."""
         disk_id = hashlib.sha256(f"{key}/{image.sha256}".encode()).hexdigest()[:16]
@@ -368,7 +375,13 @@ class NspawnPlatform:
             write_atomically(folder / "seed" / file_name, content)
         sync_directory(folder)
         sync_directory(folder.parent)
-        return Disk(id=disk_id, image_name=image.name, version=image.version, sha256=image.sha256)
+        return Disk(
+            id=disk_id,
+            image_name=image.name,
+            version=image.version,
+            sha256=image.sha256,
+            model=model,
+        )
 
     def _drop_rubbish(self, name: str, facts: NspawnFacts) -> None:
         named = {facts.current.id} | ({facts.kept.id} if facts.kept else set())

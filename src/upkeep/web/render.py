@@ -10,7 +10,7 @@ from litestar import Response
 from markupsafe import Markup
 
 from upkeep.web.drawing import icon, meter
-from upkeep.web.words import DOING, REASONS, TASKS, WORK
+from upkeep.web.words import DOING, REASONS, TASKS, work
 
 # No inline script or style anywhere; pictures are SVG in the page.  Source: DESIGN §13.
 HEADERS = {
@@ -67,7 +67,7 @@ _environment.globals.update(
     meter=meter,
     reasons=REASONS,
     doing=DOING,
-    work=WORK,
+    work=work,
     task_words=TASKS,
 )
 

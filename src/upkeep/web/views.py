@@ -248,7 +248,7 @@ def _rollout(row: RolloutRow, overview: Overview, now: datetime) -> RolloutView:
     stopped = row.state in (RolloutState.ROLLING_BACK, RolloutState.FAULTED)
     return RolloutView(
         row=row,
-        title=work(row),
+        title=work(row.verb, row.target),
         state=state,
         verdict=verdict(row) if stopped or row.code else "",
         loud=stopped,

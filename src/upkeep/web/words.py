@@ -151,13 +151,11 @@ def target(rollout: RolloutRow) -> str:
     return f"model {rollout.target}" if is_of_model else rollout.target
 
 
-def work(rollout: RolloutRow) -> str:
+def work(verb: Verb, brought: str) -> str:
     """What a rollout does: `upgrade to 1.0.2`, `bringing model 3f2a09c1d4e5`."""
-    if not rollout.target:
-        return WORK[rollout.verb]
-    if rollout.verb is Verb.REIMAGE:
-        return f"bringing {target(rollout)}"
-    return f"{WORK[rollout.verb]} to {rollout.target}"
+    if not brought:
+        return WORK[verb]
+    return f"bringing model {brought}" if verb is Verb.REIMAGE else f"{WORK[verb]} to {brought}"
 
 
 def verdict(rollout: RolloutRow) -> str:

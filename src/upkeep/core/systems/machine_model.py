@@ -7,21 +7,22 @@ back to an earlier model finds the machines that have it up to date.
 How it reaches them is the group's mode:
 - manual: with the next OS disk, whatever that is made for; a person can ask for one,
 - rolling: in a rollout of its own, of the version that each machine runs, with the batches, gates,
-  rollback and blame of a rollout to a new version, and only so: see `Draft.model_for`,
+  rollback and blame of a rollout to a new version, and only so: see core/new_disk.py,
 - automatic: the same without its waits (pause, canary, checkpoints, ramp, approval, hooks).
 A rollout to a new version goes first, and takes over between two batches.
 """
 
+from upkeep.core.beginning import (
+    ONE_AT_A_TIME,
+    begin_by_hand,
+    begin_by_itself,
+    wanted_of,
+    why_not_again,
+)
 from upkeep.core.draft import Draft
 from upkeep.core.hold import HoldReason
-from upkeep.core.model import (
-    Machine,
-    StartedBy,
-    System,
-    UpgradeMode,
-    Verb,
-)
-from upkeep.core.policy import policy_by_hand, policy_without_waits
+from upkeep.core.model import Machine, System, UpgradeMode, Verb
+from upkeep.core.policy import policy_without_waits
 from upkeep.core.refusals import Refusal
 from upkeep.core.snapshot import GROUPS_MODEL, OperatorCall
 from upkeep.core.systems import os_image
@@ -37,9 +38,10 @@ def propose(draft: Draft) -> None:
     elif behind and (refusal := _why_not(draft, model)) is not None:
         os_image.hold_all(draft, behind, refusal)
     elif behind:
-        candidates = [m for m in behind if os_image.why_not_machine(m) is None]
-        if any(os_image.may_begin_with(m) for m in candidates):
-            _begin(draft, candidates, StartedBy.PLATFORM)
+        policy = draft.group.policy
+        if draft.group.upgrade_mode is UpgradeMode.AUTOMATIC:
+            policy = policy_without_waits(policy)
+        begin_by_itself(draft, Verb.REIMAGE, model, behind, policy)
         os_image.explain(draft, behind)
 
 
@@ -54,11 +56,11 @@ def start_by_hand(draft: Draft, call: OperatorCall) -> str:
         if not refusal or call.target or os_image.needs_a_version(draft, call):
             return refusal
     if draft.open_rollouts(System.OS_IMAGE):
-        return os_image.ONE_AT_A_TIME
-    candidates = os_image.wanted_of(_behind(draft), set(call.machines))
+        return ONE_AT_A_TIME
+    candidates = wanted_of(_behind(draft), set(call.machines))
     if not candidates:
         return refusal
-    _begin(draft, candidates, StartedBy.USER, named=bool(call.machines), force=call.force)
+    begin_by_hand(draft, Verb.REIMAGE, draft.group.model, candidates, call)
     return ""
 
 
@@ -71,36 +73,10 @@ def _behind(draft: Draft) -> list[Machine]:
 
 def _why_not(draft: Draft, model: str) -> Refusal | None:
     """Why no rollout of the model begins by itself in this group."""
-    refusal = os_image.why_not_again(draft, model, HoldReason.MODEL_BAD)
+    refusal = why_not_again(draft, model, HoldReason.MODEL_BAD)
     if draft.group.upgrade_mode is not UpgradeMode.MANUAL:
         return refusal
     if refusal is not None and refusal[0] is HoldReason.MODEL_BAD:
         return refusal
     text = "start a rollout by hand, or set the group's upgrade mode to rolling"
     return HoldReason.MODEL_BY_HAND, None, text
-
-
-def _begin(
-    draft: Draft,
-    candidates: list[Machine],
-    started_by: StartedBy,
-    *,
-    named: bool = False,
-    force: bool = False,
-) -> None:
-    policy = draft.group.policy
-    if started_by is StartedBy.USER:
-        policy = policy_by_hand(policy, named=named)
-    elif draft.group.upgrade_mode is UpgradeMode.AUTOMATIC:
-        policy = policy_without_waits(policy)
-    rollout = draft.begin_rollout(
-        System.OS_IMAGE,
-        Verb.REIMAGE,
-        candidates,
-        target=draft.group.model,
-        policy=policy,
-        size=len(draft.present()),
-        started_by=started_by,
-        force=force,
-    )
-    draft.tell(f"rollout {rollout.id} of {rollout.brings} begins: {len(candidates)} machines")

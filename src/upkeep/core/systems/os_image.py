@@ -7,15 +7,22 @@ gates are in rolling.py; whether a machine may be touched now is decided in refu
 A rollout begins by itself when `latest` (version.py) is newer than what some machine runs.  A
 machine with a floor version on its way gets that first, in a rollout of its own.  None begins when
 - the group has opted out (`auto_upgrade` is off),
-- the version was found guilty here, or a person cancelled its rollout: only a newer version or a
-  person's call begins again,
-- an attempt at it stopped for another reason: then it is tried again after 1 h, 6 h, 24 h and
-  daily, five times in all.  Source: sheet os-image §13.2 [DEC], docs/adr/0006.
+- the version was found guilty here, or a person cancelled its rollout, or an attempt at it stopped
+  a while ago: see beginning.py.
 """
 
 from collections.abc import Callable, Mapping
 from datetime import timedelta
 
+from upkeep.core.beginning import (
+    ONE_AT_A_TIME,
+    begin_by_hand,
+    begin_by_itself,
+    may_begin_with,
+    wanted_of,
+    why_not_again,
+    why_not_machine,
+)
 from upkeep.core.draft import Draft, subject_of
 from upkeep.core.hold import Hold, HoldReason
 from upkeep.core.lifecycle_hooks import LEFT_OUT, REJECTED
@@ -33,9 +40,9 @@ from upkeep.core.model import (
     Task,
     Verb,
 )
-from upkeep.core.policy import platform_policy, policy_by_hand
+from upkeep.core.policy import platform_policy
 from upkeep.core.recurrence import RecurrenceError, Schedule, parse_recurrence
-from upkeep.core.refusals import UNREACHABLE, Refusal, otherwise, refusal_by_owner
+from upkeep.core.refusals import UNREACHABLE, Refusal, otherwise
 from upkeep.core.rolling import open_batch, still_on_target, stop_rollout
 from upkeep.core.snapshot import OperatorCall
 from upkeep.core.task import TERMINAL, TaskState
@@ -46,16 +53,6 @@ WINDOW_MIN = timedelta(hours=5)
 WINDOW_GAP_MAX = timedelta(days=7)
 # Near the ends of the calendar no window can be computed, and one from its beginning takes long.
 START_YEARS = range(2000, 3000)
-
-ONE_AT_A_TIME = "a rollout is running: wait for it, or cancel it first"
-
-RETRY_AFTER = (
-    timedelta(hours=1),
-    timedelta(hours=6),
-    timedelta(hours=24),
-    timedelta(hours=24),
-    timedelta(hours=24),
-)
 
 
 def propose(draft: Draft) -> None:
@@ -166,10 +163,10 @@ def _begin_or_explain(draft: Draft, steps: Mapping[str, list[Machine]]) -> None:
         if refusal is not None:
             hold_all(draft, machines, refusal)
             continue
-        candidates = [m for m in machines if (why_not_machine(m)) is None]
-        is_free = not draft.open_rollouts(System.OS_IMAGE)
-        if is_free and any(may_begin_with(m) for m in candidates):
-            begin(draft, version, candidates, StartedBy.PLATFORM)
+        if not draft.open_rollouts(System.OS_IMAGE):
+            policy = draft.group.policy
+            policy = policy if policy.governs_automatic else platform_policy(policy)
+            begin_by_itself(draft, Verb.REPLACE_OS_DISK, version, machines, policy)
         explain(draft, machines)
 
 
@@ -188,84 +185,6 @@ def _why_not(draft: Draft, target: str) -> Refusal | None:
         text = f"version {target}, through which it must go, is replicated to this region"
         return HoldReason.FLOOR, None, text
     return why_not_again(draft, target, HoldReason.VERSION_BAD)
-
-
-def why_not_again(draft: Draft, target: str, bad: HoldReason) -> Refusal | None:
-    """Why its earlier attempts keep a target from being tried by itself.
-
-    Args:
-        bad: the reason if it was found guilty.
-    """
-    attempts = [r for r in draft.ended_rollouts() if r.target == target and _was_attempt(r)]
-    if not attempts:
-        return None
-    newest = max(attempts, key=lambda r: (r.ended_at or r.started_at, r.id))
-    if any(r.guilty for r in attempts):
-        text = f"{otherwise(newest)}, or restart the rollout of {newest.brings}: {newest.evidence}"
-        return bad, None, text
-    if newest.code is RolloutCode.OPERATOR_CANCELLED:
-        text = f"its rollout {newest.id} was cancelled: restart it, or {otherwise(newest)}"
-        return HoldReason.ROLLOUT_CANCELLED, None, text
-    if len(attempts) > len(RETRY_AFTER):
-        text = f"{len(attempts)} attempts stopped; put the cause right and restart the rollout"
-        return HoldReason.RETRIES_SPENT, None, text
-    again = (newest.ended_at or newest.started_at) + RETRY_AFTER[len(attempts) - 1]
-    if draft.now < again:
-        text = f"attempt {len(attempts)} stopped ({newest.code}); it is tried again by itself"
-        return HoldReason.RETRY_LATER, again, text
-    return None
-
-
-def _was_attempt(rollout: Rollout) -> bool:
-    """True for an ended rollout that leaves a reason not to begin another at once."""
-    return (
-        rollout.system is System.OS_IMAGE
-        and rollout.code not in (RolloutCode.NONE, RolloutCode.SUPERSEDED)
-        and rollout.code is not RolloutCode.IMAGE_EXCLUDED
-    )
-
-
-def why_not_machine(machine: Machine) -> Refusal | None:
-    """Why one machine is left out when a rollout is frozen."""
-    refusal = refusal_by_owner(machine)
-    if refusal is None and machine.skip:
-        text = "its application stops asking to be skipped"
-        return HoldReason.SKIP_REQUESTED, None, text
-    return refusal
-
-
-def may_begin_with(machine: Machine) -> bool:
-    """Whether a rollout begins for this machine's sake; one that is there takes others as well."""
-    return machine.health is not Health.UNKNOWN and why_not_machine(machine) is None
-
-
-def begin(
-    draft: Draft,
-    target: str,
-    candidates: list[Machine],
-    started_by: StartedBy,
-    *,
-    named: bool = False,
-    force: bool = False,
-) -> Rollout:
-    """Freeze target, candidates and policy into a new rollout."""
-    policy = draft.group.policy
-    if started_by is StartedBy.USER:
-        policy = policy_by_hand(policy, named=named)
-    elif not policy.governs_automatic:
-        policy = platform_policy(policy)
-    rollout = draft.begin_rollout(
-        System.OS_IMAGE,
-        Verb.REPLACE_OS_DISK,
-        candidates,
-        target=target,
-        policy=policy,
-        size=len(draft.present()),
-        started_by=started_by,
-        force=force,
-    )
-    draft.tell(f"rollout {rollout.id} to {target} begins: {len(candidates)} machines")
-    return rollout
 
 
 def start_by_hand(draft: Draft, call: OperatorCall) -> str:
@@ -289,7 +208,7 @@ def start_by_hand(draft: Draft, call: OperatorCall) -> str:
         if first is not None:
             return f"these machines go through {first} first: start a rollout to that"
         return f"no unprotected machine is older than {target}"
-    begin(draft, target, candidates, StartedBy.USER, named=bool(wanted), force=call.force)
+    begin_by_hand(draft, Verb.REPLACE_OS_DISK, target, candidates, call)
     return ""
 
 
@@ -305,10 +224,6 @@ def _next_for(draft: Draft, wanted: set[MachineId]) -> str | None:
         if wanted_of(machines, wanted):
             return version
     return latest(draft.snapshot.versions)
-
-
-def wanted_of(machines: list[Machine], wanted: set[MachineId]) -> list[Machine]:
-    return [m for m in machines if not m.protected and (not wanted or m.id in wanted)]
 
 
 def explain(draft: Draft, machines: list[Machine]) -> None:

@@ -33,7 +33,7 @@ from upkeep.core.model import (
     Verb,
 )
 from upkeep.core.policy import share_of
-from upkeep.core.refusals import SOON, Refusal, hold_for
+from upkeep.core.refusals import SOON, Refusal, hold_for, is_spared
 from upkeep.core.rolling import open_batch
 from upkeep.core.task import TERMINAL, Signal, TaskState
 
@@ -88,7 +88,7 @@ def propose(draft: Draft) -> None:
 
 
 def _why_not(draft: Draft, repairs: Repairs, machine: Machine) -> Refusal | None:
-    if machine.protected or machine.scale_in_protected:
+    if is_spared(machine):
         return HoldReason.PROTECTED, None, "remove its protection, or see to it yourself"
     if repairs.suspended_at is not None:
         text = "see why repairs do not heal, then: upkeep group resume-repairs"
@@ -140,7 +140,7 @@ def _drop_held(draft: Draft, repairs: Repairs | None) -> None:
                 continue
             if repairs is None or repairs.suspended_at is not None:
                 draft.move(task, Signal.CANCEL, detail="repairs were suspended")
-            elif machine.protected or machine.scale_in_protected:
+            elif is_spared(machine):
                 draft.move(task, Signal.CANCEL, detail="it is protected now")
             elif draft.now < _ill_since(machine) + repairs.grace:
                 draft.move(task, Signal.SKIP, detail="it was well in between")

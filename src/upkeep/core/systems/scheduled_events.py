@@ -8,9 +8,10 @@ are free again.  Source: DESIGN §5 (notice).
 from dataclasses import replace
 
 from upkeep.core.alarm_gate import refusal_by_alarm
-from upkeep.core.draft import Draft, action_key
+from upkeep.core.draft import MAKES_A_DISK, Draft, action_key
 from upkeep.core.hold import HoldReason
 from upkeep.core.model import Health, Machine, Rollout, System, Task, Verb
+from upkeep.core.new_disk import model_for
 from upkeep.core.refusals import (
     DISRUPTIVE,
     SOON,
@@ -138,5 +139,9 @@ def _start(draft: Draft, rollout: Rollout, task: Task) -> None:
         clock_from=draft.now,
     )
     version = machine.image if rollout.verb is Verb.REIMAGE else rollout.target
-    model = rollout.target if rollout.is_of_model else ""
+    model = ""
+    if rollout.is_of_model:
+        model = rollout.target
+    elif rollout.verb in MAKES_A_DISK:
+        model = model_for(draft, machine)
     draft.act(task, rollout.verb, version=version, model=model)
